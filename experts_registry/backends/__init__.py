@@ -1,0 +1,1 @@
+"""One file per backend; each speaks `LLM` or `Embedder`."""

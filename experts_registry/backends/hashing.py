@@ -1,0 +1,65 @@
+"""An encoder without weights: hashed words and character n-grams.
+
+Weinberger et al., "Feature Hashing for Large Scale Multitask Learning" (2009): each feature adds
+its sign to one of ``dimensions`` buckets. It knows no synonyms, but tells topics, languages and
+scripts apart, needs no download, and takes microseconds.
+"""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from zlib import crc32
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from experts_registry.backends.options import parse_options
+from experts_registry.schema import ExpertSpec
+from experts_registry.types import FloatArray, Role
+
+__all__ = ["HashingEmbedder", "Options"]
+
+
+class Options(BaseModel, extra="forbid", frozen=True):
+    """What ``options:`` may hold for this backend."""
+
+    dimensions: int = Field(512, ge=8, le=65536, description="Length of a vector.")
+    shortest: int = Field(3, ge=1, le=8, description="Characters of the shortest n-gram.")
+    longest: int = Field(5, ge=1, le=8, description="Characters of the longest n-gram.")
+
+
+class HashingEmbedder:
+    """Embeds a text as the signed, hashed counts of its words and character n-grams."""
+
+    offers: tuple[str, ...] = ("embeddings",)
+
+    def __init__(self, spec: ExpertSpec) -> None:
+        self._options = parse_options(Options, spec)
+
+    @property
+    def digest(self) -> str:
+        """Identify the vectors."""
+        return hashlib.sha256(f"hashing-1 {self._options!r}".encode()).hexdigest()
+
+    def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
+        """Return one L2-normalised float32 row per text, (n, d)."""
+        x = np.zeros((len(texts), self._options.dimensions), dtype=np.float32)
+        for row, text in zip(x, texts, strict=True):
+            for feature, count in Counter(self._features(text)).items():
+                code = crc32(feature.encode())
+                # Damped: a word said ten times is not ten times as telling.
+                row[(code >> 1) % len(row)] += (1 if code & 1 else -1) * np.log1p(count)
+        # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
+        x[~x.any(axis=1), 0] = 1.0
+        unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return unit
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _features(self, text: str) -> Iterator[str]:
+        text = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
+        yield from (f"w:{word}" for word in text.split())
+        for n in range(self._options.shortest, self._options.longest + 1):
+            yield from (text[i : i + n] for i in range(len(text) - n + 1))

@@ -1,0 +1,263 @@
+"""Ask any server that speaks the OpenAI chat API, over HTTP."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal
+
+import httpx
+import stamina
+from pydantic import BaseModel, Field
+
+from experts_registry.backends.endpoint import PUBLIC_URL, Endpoint
+from experts_registry.backends.openai_errors import broken, refusal, retry_after
+from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
+from experts_registry.backends.options import check_offers, closed, parse_options, refuse
+from experts_registry.backends.sse import Event, read_events
+from experts_registry.errors import RegistryError
+from experts_registry.schema import ExpertSpec
+from experts_registry.types import Chunk, Generation, Prompt
+
+__all__ = ["OpenAILLM", "Options"]
+
+RETRIED = (429, 500, 502, 503, 504)
+MAX_REPLY = 16 * 2**20
+MAX_REFUSAL = 64 * 2**10
+
+
+class Options(BaseModel, extra="forbid", frozen=True):
+    """What ``options:`` may hold for this backend."""
+
+    base_url: str = Field(PUBLIC_URL, description="The API's address; usually ends in /v1.")
+    api_key_env: str | None = Field(
+        None,
+        description="Environment variable with the API key; by default OPENAI_API_KEY for OpenAI's "
+        "own server and no key for any other.",
+    )
+    timeout: float = Field(60.0, gt=0, description="Longest silence of the server, in seconds.")
+    connect_timeout: float = Field(10.0, gt=0, description="Longest wait for a connection.")
+    retries: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="Further tries where no connection was made, or on HTTP "
+        "429, 500, 502, 503 and 504.",
+    )
+    max_retry_wait: float = Field(
+        30.0, ge=0, description="Longest wait between tries; a server that asks for more is busy."
+    )
+    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="How the server calls the limit on generated tokens."
+    )
+
+
+class _Refused(Exception):  # noqa: N818 - never leaves this file
+    """The server answered with a status that is not success."""
+
+    def __init__(self, status: int, body: bytes, wait: float | None) -> None:
+        super().__init__(status, body, wait)
+        self.status, self.wait = status, wait
+        self.body = body.decode(errors="replace")
+
+
+class OpenAILLM:
+    """Any server that speaks the OpenAI chat API."""
+
+    offers: tuple[str, ...] = ("text", "logprobs")
+
+    def __init__(
+        self, spec: ExpertSpec, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        if not isinstance(spec.model, str):
+            raise RegistryError(f"expert {spec.name!r}: model: is a list; name one served model")
+        self.spec = spec
+        self.options = parse_options(Options, spec)
+        self.endpoint = Endpoint.of(spec, self.options.base_url, self.options.api_key_env)
+        self._offers = check_offers(spec, self.offers)
+        self._transport = transport
+        self._clients = _ClientPerLoop(self._new_client)
+        self._closed = False
+
+    async def generate(self, prompt: Prompt) -> Generation:
+        """Answer a prompt."""
+        async with self._post(prompt, stream=False) as response:
+            return await self._whole(response)
+
+    async def stream(self, prompt: Prompt) -> AsyncIterator[Chunk]:
+        """Answer a prompt piece by piece."""
+        async with self._post(prompt, stream=True) as response:
+            if _is_document(response):
+                generation = await self._whole(response)
+                yield Chunk(generation.text)
+                yield Chunk("", generation)
+                return
+            assembly, is_done = Assembly(self.endpoint), False
+            events = read_events(response.aiter_bytes())
+            async for event in events:
+                if is_done := event.data.strip() == "[DONE]":
+                    await _drain(events)
+                    break
+                if chunk := assembly.add(event):
+                    yield chunk
+        yield Chunk("", assembly.generation(is_done=is_done))
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        await self._clients.aclose()
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[httpx.Response]:
+        """Send a prompt; what goes wrong until the response was read becomes our error."""
+        body = self._body(prompt, stream=stream)
+        try:
+            response = await self._send(body)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        except _Refused as refused:
+            raise refusal(self.endpoint, refused.status, refused.body, refused.wait) from None
+        except httpx.HTTPError as error:
+            raise broken(self.endpoint, error, self.options) from error
+
+    def _body(self, prompt: Prompt, *, stream: bool) -> bytes:
+        if self._closed:
+            raise closed(self.spec)
+        if prompt.sampling.logprobs and "logprobs" not in self._offers:
+            raise refuse(self.spec, "logprobs", self._offers)
+        own: dict[str, Any] = {"model": self.spec.model, "stream": stream}
+        limit = prompt.sampling.max_tokens
+        if limit is None and not {"max_tokens", "max_completion_tokens"} & prompt.extra.keys():
+            limit = self.spec.limits.max_tokens
+        if limit is not None:
+            own[self.options.max_tokens_key] = limit
+        if stream:
+            asked = prompt.extra.get("stream_options")
+            more = asked if isinstance(asked, Mapping) else {}
+            own["stream_options"] = {**more, "include_usage": True}
+        return request_body(self.endpoint, prompt, own)
+
+    async def _send(self, body: bytes) -> httpx.Response:
+        """Open a response, trying again where that may help."""
+        client = await self._clients.get()
+        wait = self.options.max_retry_wait
+        async for attempt in stamina.retry_context(
+            on=self._pause,
+            attempts=self.options.retries + 1,
+            timeout=None,
+            wait_initial=min(0.5, wait),
+            wait_max=wait,
+            wait_jitter=min(0.5, wait),
+        ):
+            with attempt:
+                request = client.build_request("POST", self.endpoint.url, content=body)
+                response = await client.send(request, stream=True)
+                if not response.is_success:
+                    raise await _refused(response)
+        return response
+
+    def _pause(self, error: Exception) -> bool | float:
+        """Say whether to try again; a number is the wait that the server asked for."""
+        if not isinstance(error, _Refused):
+            return isinstance(error, httpx.ConnectError)
+        if error.status not in RETRIED:
+            return False
+        if error.wait is None:
+            return True
+        return error.wait <= self.options.max_retry_wait and error.wait
+
+    async def _whole(self, response: httpx.Response) -> Generation:
+        body = await _read(response, MAX_REPLY)
+        return parse_reply(self.endpoint, body, response.headers.get("content-type", ""))
+
+    def _new_client(self) -> httpx.AsyncClient:
+        options, limit = self.options, self.spec.limits.concurrency or 100
+        headers = {"content-type": "application/json"}
+        if self.endpoint.key:
+            headers["authorization"] = f"Bearer {self.endpoint.key}"
+        return httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(options.timeout, connect=options.connect_timeout),
+            # Shorter than the 5 s after which common servers hang up on an idle connection.
+            limits=httpx.Limits(
+                max_connections=limit, max_keepalive_connections=limit, keepalive_expiry=3.0
+            ),
+            follow_redirects=False,
+            # A proxy of the environment cannot reach this machine's own ports.
+            trust_env=not self.endpoint.is_loopback,
+            transport=self._transport,
+        )
+
+
+class _ClientPerLoop:
+    """One pooled client per event loop: a connection lives and dies with the loop it began on.
+
+    Each client belongs to a started async generator, because asyncio closes those when their
+    loop ends or when nobody refers to them any more: exactly when the client must be closed.
+    """
+
+    def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
+        self._make = make
+        self._open: dict[
+            asyncio.AbstractEventLoop,
+            tuple[AsyncGenerator[httpx.AsyncClient, None], httpx.AsyncClient],
+        ] = {}
+
+    async def get(self) -> httpx.AsyncClient:
+        """Return the client of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._open:
+            for ended in [other for other in list(self._open) if other.is_closed()]:
+                self._open.pop(ended, None)
+            lifetime = self._lifetime()
+            self._open[loop] = (lifetime, await anext(lifetime))
+        return self._open[loop][1]
+
+    async def aclose(self) -> None:
+        """Close the client of the running loop; the other loops close theirs."""
+        lifetime, _ = self._open.pop(asyncio.get_running_loop(), (None, None))
+        self._open.clear()
+        if lifetime is not None:
+            await lifetime.aclose()
+
+    async def _lifetime(self) -> AsyncGenerator[httpx.AsyncClient, None]:
+        client = self._make()
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+
+async def _refused(response: httpx.Response) -> _Refused:
+    try:
+        body = await _read(response, MAX_REFUSAL)
+    finally:
+        await response.aclose()
+    return _Refused(response.status_code, body, retry_after(response.headers))
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    """Read a body, or its start where it is longer than anything we would ask for."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) >= limit:
+            break
+    return bytes(body[:limit])
+
+
+async def _drain(events: AsyncIterator[Event]) -> None:
+    """Read to the end of a finished stream: only then is the connection used again."""
+    with suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(0.2):
+            async for _ in events:
+                pass
+
+
+def _is_document(response: httpx.Response) -> bool:
+    """Whether a server answered in one piece, or with a web page, though asked for a stream."""
+    content_type = response.headers.get("content-type", "")
+    return any(kind in content_type for kind in ("json", "html", "xml"))

@@ -1,0 +1,229 @@
+"""OpenAI's chat completions as JSON: the request, the reply, and the reply in pieces."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from experts_registry.backends.endpoint import Endpoint
+from experts_registry.backends.openai_errors import error_in
+from experts_registry.backends.sse import Event
+from experts_registry.errors import ExpertReplyError, ExpertUnavailableError, PromptError
+from experts_registry.types import Chunk, Generation, Message, Prompt, TokenLogprob, Usage
+
+__all__ = ["Assembly", "parse_reply", "request_body"]
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def request_body(endpoint: Endpoint, prompt: Prompt, own: Mapping[str, Any]) -> bytes:
+    """Write a request; ``prompt.extra`` goes along untouched, our ``own`` keys win.
+
+    Raises:
+        PromptError: something in the prompt has no JSON form.
+    """
+    body = {**prompt.extra, **_sampling(prompt), "messages": [*map(_turn, prompt.messages)], **own}
+    if not body["stream"]:
+        body.pop("stream_options", None)
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"{endpoint.where}: the request has no JSON form: {error}") from None
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    return {"content": message.content, **message.extra, "role": message.role}
+
+
+def _sampling(prompt: Prompt) -> dict[str, Any]:
+    sampling = prompt.sampling
+    values = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stop": [stop for stop in sampling.stop if stop] or None,
+        "seed": sampling.seed,
+        "logprobs": sampling.logprobs or None,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+
+class _Logprob(BaseModel):
+    token: str
+    logprob: float
+
+
+class _Logprobs(BaseModel):
+    content: list[_Logprob] | None = None
+
+
+class _Text(BaseModel, extra="allow"):
+    role: str | None = None
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Text
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Reply(BaseModel):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _Delta(BaseModel):
+    index: int = 0
+    delta: _Text | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Piece(BaseModel):
+    choices: list[_Delta] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+def parse_reply(endpoint: Endpoint, body: bytes, content_type: str) -> Generation:
+    """Read a whole answer.
+
+    Raises:
+        ExpertReplyError: it is not one.
+    """
+    reply = _parse(endpoint, _Reply, body, content_type)
+    if reply.error:
+        raise error_in(endpoint, reply.error)
+    if not reply.choices:
+        raise _not_an_answer(endpoint, body, content_type, "'choices' is missing or empty")
+    choice = reply.choices[0]
+    return Generation(
+        text=choice.message.content or "",
+        usage=_usage(reply.usage),
+        finish_reason=choice.finish_reason or "stop",
+        logprobs=_logprobs(choice.logprobs),
+        extra=_extra(choice.message),
+    )
+
+
+class Assembly:
+    """Puts the pieces of a streamed answer together."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.text = ""
+        self.usage: _Usage | None = None
+        self.finish_reason: str | None = None
+        self.logprobs: list[TokenLogprob] = []
+        self.extra: dict[str, Any] = {}
+
+    def add(self, event: Event) -> Chunk | None:
+        """Read one event; return what it says, if that is anything for the caller."""
+        data = event.data.encode(errors="replace")
+        piece = _parse(self.endpoint, _Piece, data, "text/event-stream")
+        if piece.error or event.name == "error":
+            raise error_in(self.endpoint, piece.error or json.loads(data))
+        self.usage = piece.usage or self.usage
+        # Where several answers were asked for (n > 1), the first is the answer.
+        choice = next((c for c in piece.choices or () if c.index == 0), None)
+        if choice is None:
+            return None
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        self.logprobs.extend(_logprobs(choice.logprobs) or ())
+        delta = choice.delta or _Text()
+        text, extra = delta.content or "", _extra(delta)
+        self.text += text
+        _merge(self.extra, extra)
+        return Chunk(text, extra=extra) if text or extra else None
+
+    def generation(self, *, is_done: bool) -> Generation:
+        """Return the whole answer.
+
+        Args:
+            is_done: whether the server said that there is no more.
+
+        Raises:
+            ExpertUnavailableError: the stream ended in the middle.
+        """
+        if not is_done and self.finish_reason is None:
+            raise ExpertUnavailableError(
+                f"{self.endpoint.where}: the stream ended before the answer did; ask again"
+            )
+        return Generation(
+            text=self.text,
+            usage=_usage(self.usage),
+            finish_reason=self.finish_reason or "stop",
+            logprobs=tuple(self.logprobs) or None,
+            extra=self.extra,
+        )
+
+
+def _parse(endpoint: Endpoint, model: type[B], body: bytes, content_type: str) -> B:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+    raise _not_an_answer(endpoint, body, content_type, reason)
+
+
+def _not_an_answer(
+    endpoint: Endpoint, body: bytes, content_type: str, reason: str
+) -> ExpertReplyError:
+    return ExpertReplyError(
+        f"{endpoint.where}: answered with {content_type or 'no content type'} that is not a chat "
+        f"completion ({reason}): {endpoint.quote(body.decode(errors='replace'))!r}; "
+        "check that options.base_url is an OpenAI-compatible API"
+    )
+
+
+def _usage(usage: _Usage | None) -> Usage:
+    if usage is None:
+        return Usage()
+    return Usage(
+        prompt_tokens=max(0, usage.prompt_tokens or 0),
+        completion_tokens=max(0, usage.completion_tokens or 0),
+    )
+
+
+def _logprobs(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...] | None:
+    if logprobs is None or logprobs.content is None:
+        return None
+    return tuple(TokenLogprob(entry.token, entry.logprob) for entry in logprobs.content)
+
+
+def _extra(text: _Text) -> dict[str, Any]:
+    return {key: value for key, value in (text.model_extra or {}).items() if value is not None}
+
+
+def _merge(whole: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    """Add a piece: texts grow, list items meet by ``index``; names and ids are said once."""
+    for key, value in delta.items():
+        old = whole.get(key)
+        if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+            _merge_items(whole.setdefault(key, []), value)
+        elif isinstance(value, Mapping) and isinstance(old, dict):
+            _merge(old, value)
+        elif isinstance(value, str) and isinstance(old, str) and key not in ("id", "type", "name"):
+            whole[key] = old + value
+        elif isinstance(value, Mapping):
+            whole[key] = dict(value)
+        elif value or old is None:
+            whole[key] = value
+
+
+def _merge_items(whole: list[Any], items: list[Any]) -> None:
+    for item in items:
+        same = next((w for w in whole if "index" in item and w.get("index") == item["index"]), None)
+        if same is None:
+            whole.append({key: dict(v) if isinstance(v, Mapping) else v for key, v in item.items()})
+        else:
+            _merge(same, item)

@@ -1,0 +1,157 @@
+"""The whole tree of exceptions.
+
+    ComposerError                     everything this project raises on purpose
+    ├── RegistryError                 the expert file: syntax, unknown keys, references, edits
+    │   └── UnknownNameError          a name that is not registered; offers the nearest one
+    ├── ModelSourceError              a model that cannot be found, verified or converted
+    ├── OptionError                   a hyperparameter, option or argument out of its range
+    ├── PluginError                   a router, backend, strategy or grader that cannot be loaded
+    ├── DataError                     outcomes, query files, artefacts
+    │   └── ArtefactError             a saved router or store that does not fit what it is used with
+    ├── BudgetError                   no assignment fits the stated budget
+    ├── PromptError                   a query no expert could be asked
+    │   └── ContextLengthError        longer than the expert's context window
+    ├── OffersError                   asked an expert for something it does not offer
+    ├── ExpertError                   a call to an expert failed
+    │   ├── ExpertTimeoutError        no answer before the deadline
+    │   ├── ExpertBusyError           asked to come back later (429, 503); knows when
+    │   ├── ExpertUnavailableError    refused, unreachable, died; another expert may be asked
+    │   ├── ExpertReplyError          answered with something that is not an answer
+    │   └── ExpertRequestError        refused the request itself (400, 401, 404 ...)
+    └── CapacityError                 the machine or cluster cannot host the experts
+
+A message reads ``where: what is wrong; what would be right``. Every argument goes to
+``super().__init__`` because an exception is pickled between workers and rebuilt from ``args``.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ArtefactError",
+    "BudgetError",
+    "CapacityError",
+    "ComposerError",
+    "ContextLengthError",
+    "DataError",
+    "ExpertBusyError",
+    "ExpertError",
+    "ExpertReplyError",
+    "ExpertRequestError",
+    "ExpertTimeoutError",
+    "ExpertUnavailableError",
+    "ModelSourceError",
+    "OffersError",
+    "OptionError",
+    "PluginError",
+    "PromptError",
+    "RegistryError",
+    "UnknownNameError",
+    "nearest",
+    "unknown_name",
+]
+
+
+class ComposerError(Exception):
+    """Everything this project raises on purpose."""
+
+
+class RegistryError(ComposerError):
+    """The expert file is wrong; the message names file, line and key."""
+
+
+class UnknownNameError(RegistryError):
+    """A name that is not registered."""
+
+
+class ModelSourceError(ComposerError):
+    """A model cannot be found, verified or converted."""
+
+
+class OptionError(ComposerError):
+    """A hyperparameter, option or argument is out of its range."""
+
+
+class PluginError(ComposerError):
+    """A router, backend, strategy or grader cannot be loaded."""
+
+
+class DataError(ComposerError):
+    """Outcomes, a query file or an artefact cannot be used."""
+
+
+class ArtefactError(DataError):
+    """A saved artefact does not fit what it is used with."""
+
+
+class BudgetError(ComposerError):
+    """No assignment fits the stated budget."""
+
+
+class PromptError(ComposerError):
+    """A query no expert could be asked."""
+
+
+class ContextLengthError(PromptError):
+    """The prompt is longer than the expert's context window."""
+
+
+class OffersError(ComposerError):
+    """An expert was asked for something it does not offer."""
+
+
+class ExpertError(ComposerError):
+    """A call to an expert failed."""
+
+
+class ExpertTimeoutError(ExpertError):
+    """No answer before the deadline."""
+
+
+class ExpertBusyError(ExpertError):
+    """An expert asked us to come back later; ``retry_after`` is in seconds, if it said."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ExpertUnavailableError(ExpertError):
+    """An expert is unreachable or its worker died; another expert may be asked."""
+
+
+class ExpertReplyError(ExpertError):
+    """An expert answered with something that is not an answer."""
+
+
+class ExpertRequestError(ExpertError):
+    """An expert refused the request itself; ``status`` is the HTTP status, if there was one."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CapacityError(ComposerError):
+    """The machine or cluster cannot host the experts."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the closest known name, or an empty string."""
+    match = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Build the one error for a name that is not registered."""
+    names = sorted(known)
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return UnknownNameError(
+        f"{what} {name!r} is not one of {listed or '(none)'}{nearest(name, names)}"
+    )

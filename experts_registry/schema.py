@@ -1,0 +1,183 @@
+"""What the expert file may say: frozen pydantic models, the single source of its JSON Schema."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "Composition",
+    "ExpertSpec",
+    "InlineRouter",
+    "Limits",
+    "Offer",
+    "Price",
+    "RegistryFile",
+    "Resources",
+    "RetrievalSpec",
+    "Select",
+    "StoreSpec",
+    "registry_schema",
+]
+
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=128)]
+Offer = Literal["text", "logprobs", "logits", "hidden", "weights", "embeddings"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """Identify the content: sha256 of the canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Price(_Frozen):
+    """What an expert charges, in USD per million tokens."""
+
+    prompt: float = Field(0.0, ge=0, description="USD per million prompt tokens.")
+    completion: float = Field(0.0, ge=0, description="USD per million generated tokens.")
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return the price of a call in USD."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+
+
+class Resources(_Frozen):
+    """What one replica of an expert reserves on a worker."""
+
+    cpus: float = Field(1.0, ge=0, description="CPU cores of one replica; fractions allowed.")
+    gpus: float = Field(0.0, ge=0, description="GPUs of one replica; fractions share one GPU.")
+    memory_gb: float = Field(0.0, ge=0, description="Host memory of one replica; 0 reserves none.")
+    replicas: int = Field(1, ge=1, le=256, description="Copies that run side by side.")
+
+
+class Limits(_Frozen):
+    """Bounds on the calls to one expert, or on one request to a composition."""
+
+    seconds: float | None = Field(None, gt=0, description="Longest wait for the whole answer.")
+    concurrency: int | None = Field(None, ge=1, description="Most calls in flight at once.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="Tokens to generate where the caller does not say."
+    )
+    usd_per_request: float | None = Field(
+        None, ge=0, description="Experts expected to cost more than this are not asked."
+    )
+
+
+class ExpertSpec(_Frozen):
+    """One registered model: an LLM that answers, or a retriever that embeds."""
+
+    name: Name = Field(description="How the expert is called everywhere.")
+    kind: Literal["llm", "retriever"] = Field(description="What it does: answer, or embed.")
+    backend: str = Field(
+        description="What runs it: transformers, openai, sentence_transformers, echo, a plug-in."
+    )
+    model: Text | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+        description="A hub name, path:<file or folder>, package:<import name>/<file>, "
+        "or a list of such parts that are joined in order."
+    )
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Digest of the (joined) model file; checked before it is loaded.",
+    )
+    enabled: bool = Field(True, description="A disabled expert stays here and is never asked.")
+    offers: tuple[Offer, ...] = Field(
+        (), description="What callers may ask of it; empty means all that the backend offers."
+    )
+    domains: tuple[str, ...] = Field((), description="What it is meant for; shown to people.")
+    active_params: float | None = Field(
+        None, gt=0, description="Parameters used per token, for example 0.49e9."
+    )
+    resources: Resources = Field(Resources(), description="What one replica reserves.")
+    price: Price = Field(Price(), description="What a call costs.")
+    context_window: int | None = Field(
+        None, ge=1, description="Most tokens of prompt and answer together."
+    )
+    limits: Limits = Field(Limits(), description="Bounds on its calls.")
+    options: dict[str, Any] = Field({}, description="Settings of the backend, which checks them.")
+    tags: dict[str, str] = Field({}, description="Free labels: region, licence ...")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The model as parts to join; one part in the common case."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+
+class StoreSpec(_Frozen):
+    """A collection of passages that retrievers search."""
+
+    name: Name = Field(description="How compositions call it.")
+    passages: str = Field(description="JSONL file of passages, relative to this file.")
+    retrievers: tuple[str, ...] = Field(
+        min_length=1, description="Retrievers that index it; several: one is chosen per query."
+    )
+
+
+class Select(_Frozen):
+    """How predicted qualities become a choice."""
+
+    policy: str = Field("top-1", description="Selection policy.")
+    cost_weight: float | None = Field(
+        None,
+        ge=0,
+        description="Quality given up for the dearest expert's mean cost; "
+        "by default the router's own.",
+    )
+
+
+class RetrievalSpec(_Frozen):
+    """Where a composition may retrieve from, and what decides whether it does."""
+
+    store: str = Field(description="A store of this file.")
+    gate: str | None = Field(None, description="Folder of a trained gate.")
+
+
+class InlineRouter(BaseModel):
+    """A router fitted when the file is loaded; further keys are its hyperparameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    type: str = Field(description="A router's registered name, for example best or category.")
+    outcomes: str | None = Field(None, description="Outcomes to fit on, relative to this file.")
+
+
+class Composition(_Frozen):
+    """Several experts behind one model name."""
+
+    name: Name = Field(description="The model name that callers use.")
+    experts: tuple[str, ...] = Field((), description="Its experts; empty means every enabled LLM.")
+    router: str | InlineRouter | None = Field(
+        None, description="Folder of a trained router, or {type: ..., outcomes: ...}."
+    )
+    select: Select = Field(Select(), description="How predictions become a choice.")
+    baseline: str | None = Field(
+        None, description="The expert to beat: asked where the router has no opinion."
+    )
+    strategy: str = Field("single", description="How answers are composed.")
+    retrieval: RetrievalSpec | None = Field(None, description="Retrieve before answering.")
+    limits: Limits = Field(Limits(), description="Bounds on one request.")
+
+
+class RegistryFile(_Frozen):
+    """The whole file."""
+
+    version: Literal[1] = Field(description="Version of this format.")
+    encoder: str | None = Field(None, description="The retriever whose embeddings routers read.")
+    experts: tuple[ExpertSpec, ...] = Field((), description="The experts.")
+    stores: tuple[StoreSpec, ...] = Field((), description="Collections of passages.")
+    compositions: tuple[Composition, ...] = Field((), description="Model names over experts.")
+
+
+def registry_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file, for editors to complete and check it with."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RegistryFile.model_json_schema(),
+        "title": "expert-composer registry",
+    }

@@ -1,0 +1,228 @@
+"""The values that cross every boundary, and what an expert can do: `LLM` and `Embedder`."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experts_registry.errors import OptionError, PromptError
+
+__all__ = [
+    "LLM",
+    "Chunk",
+    "Embedder",
+    "FloatArray",
+    "Generation",
+    "Message",
+    "Passage",
+    "Prompt",
+    "Role",
+    "Sampling",
+    "TokenLogprob",
+    "Usage",
+]
+
+FloatArray = NDArray[np.floating[Any]]
+Role = Literal["query", "passage"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation, in OpenAI's vocabulary.
+
+    ``extra`` holds the keys that we do not read (``tool_calls``, ``name``, image parts ...);
+    remote experts receive them untouched.
+    """
+
+    role: str
+    content: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to draw an answer. ``None`` leaves the choice to the expert.
+
+    Args:
+        max_tokens: most tokens to generate.
+        temperature: 0 is greedy.
+        top_p: nucleus mass, in (0, 1].
+        stop: strings that end the answer and are not part of it.
+        seed: makes sampling repeatable where the expert can.
+        logprobs: ask for the log-probability of every generated token.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise OptionError(f"max_tokens: {self.max_tokens} is below 1; use 1 or more")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
+            raise OptionError(f"temperature: {self.temperature} is not in [0, 2]")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p: {self.top_p} is not in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation and how to answer it.
+
+    ``extra`` are request keys that we do not read (``tools``, ``response_format`` ...); remote
+    experts receive them untouched.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        text_or_messages: "str | Sequence[Message | Mapping[str, Any]] | Prompt",
+        **sampling: Any,
+    ) -> Self:
+        """Build a prompt from a text, a list of messages (dicts in OpenAI's shape) or a prompt.
+
+        Raises:
+            PromptError: there is nothing to ask.
+        """
+        if isinstance(text_or_messages, Prompt):
+            prompt = cls(
+                text_or_messages.messages,
+                replace(text_or_messages.sampling, **sampling),
+                text_or_messages.extra,
+            )
+        elif isinstance(text_or_messages, str):
+            prompt = cls((Message("user", text_or_messages),), Sampling(**sampling))
+        else:
+            prompt = cls(tuple(map(_message, text_or_messages)), Sampling(**sampling))
+        if not prompt.query.strip():
+            raise PromptError("query: the last user message is empty; write a question or a task")
+        return prompt
+
+    @property
+    def query(self) -> str:
+        """The text that routers read: the last user turn, or an empty string."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    def limited(self, *, max_tokens: int | None = None) -> "Prompt":
+        """Return this prompt with ``max_tokens`` filled in where it was not given."""
+        if max_tokens is None or self.sampling.max_tokens is not None:
+            return self
+        return replace(self, sampling=replace(self.sampling, max_tokens=max_tokens))
+
+
+def _message(value: Message | Mapping[str, Any]) -> Message:
+    if isinstance(value, Message):
+        return value
+    rest = dict(value)
+    role, content = rest.pop("role", None), rest.pop("content", None)
+    if not isinstance(role, str):
+        raise PromptError("messages: a message has no 'role'; use system, user, assistant or tool")
+    if isinstance(content, str) or content is None:
+        return Message(role, content or "", rest)
+    if not isinstance(content, list):
+        raise PromptError(f"messages: content is a {type(content).__name__}; use a string")
+    texts = [p["text"] for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
+    return Message(role, "\n".join(texts), {**rest, "content": content})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens read and written by one call."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens read plus tokens written."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A generated token and its natural log-probability under the expert."""
+
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What one expert answered.
+
+    ``extra`` holds parts of a remote answer that are not text (``tool_calls``, ``refusal`` ...).
+    ``logprobs`` is ``None`` unless they were asked for.
+    """
+
+    text: str
+    usage: Usage = Usage()
+    finish_reason: str = "stop"
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a stream. The last one carries the whole `Generation` and an empty text.
+
+    ``extra`` holds a remote delta's keys that are not text (tool call fragments ...).
+    """
+
+    text: str
+    generation: Generation | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A retrieved text with where it came from and how well it matched."""
+
+    id: str
+    text: str
+    score: float
+    store: str = ""
+    title: str = ""
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """An expert that answers. Safe to call from several threads and event loops at once."""
+
+    async def generate(self, prompt: Prompt) -> Generation:
+        """Answer a prompt."""
+        ...
+
+    def stream(self, prompt: Prompt) -> AsyncIterator[Chunk]:
+        """Answer a prompt piece by piece; closing the iterator stops the work."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free what the expert holds."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """An expert that embeds. Synchronous and batched: it computes."""
+
+    @property
+    def digest(self) -> str:
+        """Identify the vectors: two embedders with one digest are interchangeable."""
+        ...
+
+    def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
+        """Return one L2-normalised float32 row per text, (n, d)."""
+        ...
+
+    def close(self) -> None:
+        """Free what the expert holds."""
+        ...

@@ -1,0 +1,82 @@
+import asyncio
+
+import pytest
+
+from experts_registry.backends.echo import EchoLLM
+from experts_registry.errors import (
+    ContextLengthError,
+    ExpertBusyError,
+    ExpertUnavailableError,
+    OffersError,
+)
+from experts_registry.testing import check_llm
+from experts_registry.types import Prompt
+
+
+def ask(llm, text, **sampling):
+    return asyncio.run(llm.generate(Prompt.of(text, **sampling)))
+
+
+def test_echo_keeps_the_contract(spec):
+    check_llm(EchoLLM(spec("echo")))
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ({}, " two\n words "),
+        ({"prefix": "You said:"}, "You said: two\n words "),
+        ({"reply": "42"}, "42"),
+        ({"reply": ""}, ""),
+    ],
+)
+def test_echo_answers_exactly(spec, options, answer):
+    assert ask(EchoLLM(spec("echo", options=options)), " two\n words ").text == answer
+
+
+def test_tokens_are_words(spec):
+    answer = ask(EchoLLM(spec("echo")), "one two three", max_tokens=2)
+    assert (answer.text, answer.finish_reason) == ("one two", "length")
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 2)
+
+
+def test_the_file_limits_an_answer_where_the_caller_does_not(spec):
+    llm = EchoLLM(spec("echo", limits={"max_tokens": 1}))
+    assert ask(llm, "one two three").text == "one"
+    assert ask(llm, "one two three", max_tokens=2).text == "one two"
+
+
+def test_the_earliest_stop_string_ends_the_answer(spec):
+    answer = ask(EchoLLM(spec("echo")), "a b c d", stop=("d", "b"))
+    assert (answer.text, answer.finish_reason) == ("a ", "stop")
+
+
+def test_a_failure_on_purpose_ends_after_so_many_calls(spec):
+    llm = EchoLLM(spec("echo", options={"fail": "busy", "fail_times": 2}))
+    for _ in range(2):
+        with pytest.raises(ExpertBusyError, match="expert 'x': fails on purpose"):
+            ask(llm, "hello")
+    assert ask(llm, "hello").text == "hello"
+
+
+def test_a_stream_can_fail_in_the_middle(spec):
+    llm = EchoLLM(spec("echo", options={"fail": "unavailable", "fail_after": 2}))
+    words = []
+
+    async def read():
+        async for chunk in llm.stream(Prompt.of("one two three")):
+            words.append(chunk.text)
+
+    with pytest.raises(ExpertUnavailableError):
+        asyncio.run(read())
+    assert words == ["one", " two"]
+
+
+def test_a_prompt_longer_than_the_context_window_is_refused(spec):
+    with pytest.raises(ContextLengthError, match=r"has 3 tokens and the context window 3"):
+        ask(EchoLLM(spec("echo", context_window=3)), "one two three")
+
+
+def test_logprobs_are_not_offered(spec):
+    with pytest.raises(OffersError, match="does not offer logprobs, only text"):
+        ask(EchoLLM(spec("echo")), "hello", logprobs=True)
