@@ -1,0 +1,138 @@
+"""Verbs that ask: route, ask, chat."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from composer.cli.output import Json, RegistryPath, Workers, print_json, say
+
+if TYPE_CHECKING:
+    from composer.sdk import Answer
+
+__all__ = ["answer_json", "ask", "chat", "route"]
+
+Query = Annotated[
+    str, typer.Argument(help="The question or task; '-' reads it from standard input.")
+]
+Model = Annotated[str, typer.Option("--model", "-m", help="A composition, or one expert by name.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Most tokens to generate.", min=1)]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", min=0, max=2)]
+
+
+def route(
+    query: Query,
+    registry: RegistryPath = Path("experts.yaml"),
+    model: Model = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="Show every candidate.")] = False,
+    json: Json = False,
+) -> None:
+    """Say which expert would be asked, without asking it."""
+    from composer.explanation import decision_json
+    from composer.explanation import explain as in_words
+    from composer.sdk import Composer
+
+    with Composer.load(registry) as composer:
+        decision = composer.route(_read(query), model=model)
+    if json:
+        print_json(decision_json(decision))
+    else:
+        say(in_words(decision) if explain else f"{decision.primary}: {decision.reason}")
+
+
+def ask(
+    query: Query,
+    registry: RegistryPath = Path("experts.yaml"),
+    model: Model = "auto",
+    workers: Workers = False,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how it was decided.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask a question; the answer streams in, the expert and the cost follow on the last line."""
+    from composer.sdk import Composer
+
+    with Composer.load(registry, workers=workers) as composer:
+        sampling = {"max_tokens": max_tokens, "temperature": temperature}
+        if json:
+            print_json(answer_json(composer.query(_read(query), model=model, **sampling)))
+            return
+        stream = composer.stream(_read(query), model=model, **sampling)
+        for piece in stream:
+            typer.echo(piece, nl=False)
+        say()
+        _sign(stream.answer, explain)
+
+
+def chat(
+    registry: RegistryPath = Path("experts.yaml"),
+    model: Model = "auto",
+    workers: Workers = False,
+    max_tokens: MaxTokens = None,
+    json: Json = False,
+) -> None:
+    """Talk: each turn is routed anew with the conversation so far; an empty line ends it."""
+    from composer.sdk import Composer
+    from experts_registry.errors import ExpertError, PromptError
+
+    messages: list[dict[str, str]] = []
+    with Composer.load(registry, workers=workers) as composer:
+        while line := _next_line(json):
+            messages.append({"role": "user", "content": line})
+            try:
+                stream = composer.stream(messages, model=model, max_tokens=max_tokens)
+                for piece in stream:
+                    if not json:
+                        typer.echo(piece, nl=False)
+            except (ExpertError, PromptError) as error:
+                messages.pop()  # so that the next turn does not repeat what failed
+                typer.echo(f"error: {error}", err=True)
+                continue
+            messages.append({"role": "assistant", "content": stream.answer.text})
+            if json:
+                print_json(answer_json(stream.answer))
+            else:
+                say()
+                _sign(stream.answer, False)
+
+
+def answer_json(answer: "Answer") -> dict[str, Any]:
+    """Return an answer as JSON values."""
+    from composer.explanation import decision_json
+
+    return {
+        "text": answer.text,
+        "expert": answer.expert,
+        "cost_usd": answer.cost,
+        "finish_reason": answer.generation.finish_reason,
+        "decision": decision_json(answer.decision),
+        "steps": [{**vars(step), "usage": vars(step.usage)} for step in answer.steps],
+        "passages": [vars(passage) for passage in answer.passages],
+        "registry": answer.registry,
+    }
+
+
+def _sign(answer: "Answer", explain: bool) -> None:
+    """Print who answered and at what cost, or the whole explanation."""
+    from composer.explanation import explain as in_words
+
+    if explain:
+        say("\n" + in_words(answer.decision))
+    usage = answer.generation.usage
+    typer.secho(
+        f"[{answer.expert} · {answer.decision.reason} · {usage.completion_tokens} tokens · "
+        f"{answer.seconds:.1f} s · ${answer.cost:.6f}]",
+        dim=True,
+    )
+
+
+def _read(query: str) -> str:
+    return typer.get_text_stream("stdin").read() if query == "-" else query
+
+
+def _next_line(json: bool) -> str:
+    try:
+        return input("" if json else "> ").strip()
+    except EOFError:
+        return ""

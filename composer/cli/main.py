@@ -1,0 +1,78 @@
+"""The verbs of ``expert-composer`` and what they share: errors, logging, ``--json``.
+
+Nothing heavy is imported here or at the top of a verb's module: ``--help`` must be quick.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from composer.cli import ask, experts, learn, show
+from experts_registry.errors import ComposerError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="expert-composer",
+    help="Several language models behind one endpoint: measure them, learn whom to ask, ask.\n\n"
+    "Start with 'expert-composer demo' (real models) or 'expert-composer init' (your own file).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(show.init)
+app.command()(show.validate)
+app.command()(show.schema)
+app.add_typer(experts.app, name="experts")
+app.command()(learn.collect)
+app.command()(learn.train)
+app.command()(learn.evaluate)
+app.command()(ask.route)
+app.command()(ask.ask)
+app.command()(ask.chat)
+app.command()(learn.demo)
+app.command()(show.version)
+app.command()(show.doctor)
+
+
+@app.callback()
+def _setup(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens."),
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if not verbose:  # it tells of every retry; a call that fails for good is reported anyway
+        logging.getLogger("stamina").setLevel(logging.ERROR)
+    # A console script does not see modules beside the user's files: plug-ins named module:Name.
+    sys.path.append(str(Path.cwd()))
+
+
+def main() -> None:
+    """Run the command line; exit 1 with one clear line where something is wrong."""
+    try:
+        app()
+    except ComposerError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away: `expert-composer experts list | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _fail(error: ComposerError) -> None:
+    if "--json" in sys.argv:
+        body: dict[str, Any] = {"error": {"type": type(error).__name__, "message": str(error)}}
+        sys.stdout.write(json.dumps(body) + "\n")
+    else:
+        sys.stderr.write(f"error: {error}\n")
+    sys.exit(1)

@@ -1,0 +1,1 @@
+"""The demo: real models measured, a router learned, fresh questions routed."""

@@ -1,0 +1,260 @@
+"""How a call reaches an expert: the `Dispatcher` protocol, and the one for this process."""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Protocol, TypeVar, cast
+
+from experts_registry.errors import (
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+    OffersError,
+    RegistryError,
+    unknown_name,
+)
+from experts_registry.plugins import load_plugin
+from experts_registry.schema import ExpertSpec
+from experts_registry.types import LLM, Chunk, Embedder, Generation, Prompt
+
+__all__ = [
+    "Dispatcher",
+    "LocalDispatcher",
+    "Slots",
+    "deadline",
+    "open_embedder",
+    "open_llm",
+    "timed",
+]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Dispatcher(Protocol):
+    """Carries calls to experts, wherever they run."""
+
+    async def generate(self, expert: str, prompt: Prompt) -> Generation:
+        """Answer a prompt with one expert.
+
+        Raises:
+            ExpertError: the call failed; the subclass says how.
+        """
+        ...
+
+    def stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
+        """Answer piece by piece; closing the iterator stops the expert."""
+        ...
+
+    async def load(self, expert: str) -> None:
+        """Make an expert ready before its first call."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop every expert and free what it holds."""
+        ...
+
+
+def open_llm(spec: ExpertSpec) -> LLM:
+    """Build the backend of an LLM; weights may load at its first call.
+
+    Raises:
+        RegistryError: the expert is a retriever, or its options are wrong.
+        OffersError: the file promises something that the backend does not offer.
+    """
+    backend = _open(spec, "llm")
+    if not isinstance(backend, LLM):
+        raise RegistryError(
+            f"expert {spec.name!r}: backend {spec.backend!r} is no LLM; use another"
+        )
+    return backend
+
+
+def open_embedder(spec: ExpertSpec) -> Embedder:
+    """Build the backend of a retriever, as `open_llm` does for an LLM."""
+    backend = _open(spec, "retriever")
+    if not isinstance(backend, Embedder):
+        raise RegistryError(
+            f"expert {spec.name!r}: backend {spec.backend!r} does not embed; "
+            "use sentence_transformers"
+        )
+    return backend
+
+
+def _open(spec: ExpertSpec, kind: str) -> Any:
+    if spec.kind != kind:
+        raise RegistryError(f"expert {spec.name!r}: is a {spec.kind}; a {kind} is needed here")
+    cls = load_plugin("backends", spec.backend)
+    offered = getattr(cls, "offers", ("text",))
+    if missing := [offer for offer in spec.offers if offer not in offered]:
+        raise OffersError(
+            f"expert {spec.name!r}: backend {spec.backend!r} does not offer "
+            f"{', '.join(missing)}; it offers {', '.join(offered)}"
+        )
+    return cls(spec)
+
+
+class Slots:
+    """At most ``size`` holders at once, first come first served, over any number of event loops.
+
+    ``asyncio.Semaphore`` belongs to one loop, and an expert is called from several.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: deque[Future[None]] = deque()
+        self._lock = threading.Lock()
+
+    async def __aenter__(self) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            turn: Future[None] = Future()
+            self._waiting.append(turn)
+        try:
+            await asyncio.wrap_future(turn)
+        except asyncio.CancelledError:
+            # Our turn may have come while we were being cancelled: hand it on.
+            if not turn.cancel():
+                self._release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            while self._waiting:
+                if (turn := self._waiting.popleft()).set_running_or_notify_cancel():
+                    turn.set_result(None)
+                    return
+            self._free += 1
+
+
+@asynccontextmanager
+async def deadline(
+    who: str, seconds: float | None, *, left: float | None = None
+) -> AsyncIterator[None]:
+    """Turn the passing of ``seconds``, or what is left of them, into an `ExpertTimeoutError`."""
+    try:
+        async with asyncio.timeout(seconds if left is None else left) as scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise ExpertTimeoutError(
+            f"{who}: no answer within {seconds} s; raise limits.seconds, ask for fewer tokens, "
+            "or use a faster expert"
+        ) from None
+
+
+async def timed(chunks: AsyncIterator[T], who: str, seconds: float | None) -> AsyncGenerator[T]:
+    """Pass items on until ``seconds`` have passed in total.
+
+    Each wait has a scope of its own: one around a ``yield`` would belong to whichever task
+    asked for the first item.
+    """
+    now = asyncio.get_running_loop().time
+    end = None if seconds is None else now() + seconds
+    while True:
+        async with deadline(who, seconds, left=None if end is None else end - now()):
+            try:
+                item = await anext(chunks)
+            except StopAsyncIteration:
+                return
+        yield item
+
+
+class LocalDispatcher:
+    """Runs experts in this process: each is built once, at its first call, and then kept."""
+
+    def __init__(self, experts: Mapping[str, ExpertSpec]) -> None:
+        self._specs = dict(experts)
+        self._slots = {
+            name: Slots(spec.limits.concurrency)
+            for name, spec in self._specs.items()
+            if spec.limits.concurrency
+        }
+        self._open: dict[str, LLM] = {}
+        self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {name: threading.Lock() for name in self._specs}
+        self._is_closed = False
+
+    async def generate(self, expert: str, prompt: Prompt) -> Generation:
+        """Answer a prompt with one expert."""
+        spec = self._spec(expert)
+        async with deadline(_who(expert), spec.limits.seconds), self._turn(expert):
+            llm = await self._llm(expert)
+            return await llm.generate(prompt.limited(max_tokens=spec.limits.max_tokens))
+
+    async def stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
+        """Answer piece by piece; closing the iterator stops the expert."""
+        spec = self._spec(expert)
+        async with aclosing(self._stream(expert, prompt)) as chunks:
+            async for chunk in timed(chunks, _who(expert), spec.limits.seconds):
+                yield chunk
+
+    async def _stream(self, expert: str, prompt: Prompt) -> AsyncGenerator[Chunk]:
+        async with self._turn(expert):
+            llm = await self._llm(expert)
+            prompt = prompt.limited(max_tokens=self._spec(expert).limits.max_tokens)
+            async with aclosing(cast("AsyncGenerator[Chunk]", llm.stream(prompt))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def load(self, expert: str) -> None:
+        """Build an expert, and load its weights where its backend knows how."""
+        load = getattr(await self._llm(expert), "load", None)
+        if load is not None:
+            await asyncio.to_thread(load)
+
+    async def aclose(self) -> None:
+        """Close every expert; calls after that are refused."""
+        with self._lock:
+            self._is_closed = True
+            llms, self._open = list(self._open.values()), {}
+        for llm in llms:
+            await llm.aclose()
+
+    def _spec(self, expert: str) -> ExpertSpec:
+        try:
+            return self._specs[expert]
+        except KeyError:
+            raise unknown_name("expert", expert, self._specs) from None
+
+    def _turn(self, expert: str) -> Any:
+        return self._slots.get(expert) or _NoLimit()
+
+    async def _llm(self, expert: str) -> LLM:
+        if (llm := self._open.get(expert)) is not None:
+            return llm
+        # In a thread: importing a backend and reading weights must not stop the event loop.
+        return await asyncio.to_thread(self._build, expert)
+
+    def _build(self, expert: str) -> LLM:
+        spec = self._spec(expert)
+        with self._opening[expert]:
+            if (llm := self._open.get(expert)) is None:
+                llm = open_llm(spec)
+                with self._lock:
+                    if self._is_closed:
+                        raise ExpertUnavailableError(
+                            f"expert {expert!r}: the dispatcher is closed; make a new one"
+                        )
+                    self._open[expert] = llm
+        return llm
+
+
+def _who(expert: str) -> str:
+    return f"expert {expert!r}"
+
+
+class _NoLimit:
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...

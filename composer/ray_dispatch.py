@@ -1,0 +1,319 @@
+"""Run experts on Ray workers: one named, restartable actor per replica."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+# Before ray is imported: it reads these once.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a stray handle must not start a cluster
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError, TaskCancelledError
+
+from composer.dispatch import LocalDispatcher, deadline, timed
+from experts_registry.errors import (
+    CapacityError,
+    ComposerError,
+    ExpertUnavailableError,
+    unknown_name,
+)
+from experts_registry.schema import ExpertSpec
+from experts_registry.types import Chunk, Generation, Prompt
+
+__all__ = ["RayDispatcher"]
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.03  # an item costs Ray about a millisecond: send a few tokens at a time
+IN_FLIGHT = 1000  # calls that an actor accepts at once; its backend batches or queues them
+OBJECT_STORE_BYTES = 256 * 2**20  # answers are small; weights are mapped from files
+RESTART_SECONDS = 120.0  # how long a call waits for its worker to come back ...
+DEAD_SECONDS = 5.0  # ... and how long where Ray says that it will not
+
+
+class RayDispatcher:
+    """Runs each replica of an expert in its own Ray actor.
+
+    A killed worker is restarted by Ray; the calls it was answering are asked again, unless part
+    of the answer was already passed on. Experts that reserve no CPU and no GPU (remote servers)
+    are called from this process: a hop would buy nothing.
+
+    Args:
+        experts: whom to run.
+        address: an existing cluster, or None to start one on this machine.
+        attempts: how often a call is asked, its first time included.
+
+    Raises:
+        CapacityError: the cluster cannot host the experts.
+    """
+
+    def __init__(
+        self, experts: Mapping[str, ExpertSpec], *, address: str | None = None, attempts: int = 3
+    ) -> None:
+        self._specs = dict(experts)
+        self._attempts = attempts
+        hosted = {n: s for n, s in self._specs.items() if s.resources.cpus or s.resources.gpus}
+        self._here = LocalDispatcher({n: s for n, s in self._specs.items() if n not in hosted})
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            _start(hosted, address)
+        _require_capacity(hosted)
+        self._replicas = {
+            name: [_Replica(spec, i) for i in range(spec.resources.replicas)]
+            for name, spec in hosted.items()
+        }
+
+    async def generate(self, expert: str, prompt: Prompt) -> Generation:
+        """Answer a prompt with one expert; ask again where its worker dies."""
+        if (spec := self._spec(expert)).name not in self._replicas:
+            return await self._here.generate(expert, prompt)
+        async with deadline(f"expert {expert!r}", spec.limits.seconds):
+            result: Generation = await self._call(expert, "generate", prompt)
+        return result
+
+    async def stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
+        """Answer piece by piece; ask again where the worker dies before the first piece."""
+        if (spec := self._spec(expert)).name not in self._replicas:
+            source = self._here.stream(expert, prompt)
+        else:
+            source = timed(self._stream(expert, prompt), f"expert {expert!r}", spec.limits.seconds)
+        async with aclosing(source) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                yield chunk
+
+    async def load(self, expert: str) -> None:
+        """Load an expert on every replica."""
+        self._spec(expert)
+        if expert not in self._replicas:
+            return await self._here.load(expert)
+        replicas = self._replicas[expert]
+        await asyncio.gather(*(self._call(expert, "load", replica=r) for r in replicas))
+        return None
+
+    async def pids(self, expert: str) -> list[int]:
+        """Return the process ids of an expert's workers."""
+        self._spec(expert)
+        replicas = self._replicas.get(expert, [])
+        return [await self._ask(replica, "pid", ()) for replica in replicas]
+
+    async def aclose(self) -> None:
+        """Stop the workers, and the cluster if this dispatcher started it."""
+        await self._here.aclose()
+        replicas, self._replicas = self._replicas, {}
+        for replica in (r for group in replicas.values() for r in group):
+            ray.kill(replica.actor)
+        if self._owns_ray:
+            self._owns_ray = False
+            await asyncio.to_thread(ray.shutdown)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _spec(self, expert: str) -> ExpertSpec:
+        try:
+            return self._specs[expert]
+        except KeyError:
+            raise unknown_name("expert", expert, self._specs) from None
+
+    def _pick(self, expert: str) -> "_Replica":
+        """Choose the replica with the fewest calls in flight."""
+        if not (replicas := self._replicas.get(expert)):
+            raise ExpertUnavailableError(
+                f"expert {expert!r}: the dispatcher is closed; make a new one"
+            )
+        return min(replicas, key=lambda r: r.in_flight)
+
+    async def _call(
+        self, expert: str, method: str, *args: Any, replica: "_Replica | None" = None
+    ) -> Any:
+        attempt = 1
+        while True:
+            chosen = replica or self._pick(expert)
+            try:
+                return await self._ask(chosen, method, args)
+            except RayActorError as error:
+                await self._after_death(chosen, attempt, error)
+            attempt += 1
+
+    async def _ask(self, replica: "_Replica", method: str, args: tuple[Any, ...]) -> Any:
+        with replica:
+            reference = getattr(replica.actor, method).remote(*args)
+            try:
+                result = await reference
+            except asyncio.CancelledError:
+                ray.cancel(reference)
+                raise
+            except TaskCancelledError as error:
+                _unavailable(replica.spec.name, error)
+        return _raise_if_error(result)
+
+    async def _stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
+        attempt, is_begun = 1, False
+        while True:
+            replica = self._pick(expert)
+            try:
+                async for chunk in self._relay(replica, prompt):
+                    is_begun = True
+                    yield chunk
+            except RayActorError as error:
+                if is_begun:
+                    _unavailable(expert, error, "in the middle of the answer; ask again")
+                await self._after_death(replica, attempt, error)
+            else:
+                return
+            attempt += 1
+
+    async def _relay(self, replica: "_Replica", prompt: Prompt) -> AsyncIterator[Chunk]:
+        with replica:
+            references = replica.actor.stream.options(num_returns="streaming").remote(prompt)
+            is_done = False
+            try:
+                async for reference in references:
+                    yield _raise_if_error(await reference)
+                is_done = True
+            finally:
+                if not is_done:
+                    ray.cancel(references)
+
+    async def _after_death(self, replica: "_Replica", attempt: int, error: RayActorError) -> None:
+        """Wait for Ray to restart the worker, or give up."""
+        expert = replica.spec.name
+        if attempt >= self._attempts:
+            _unavailable(expert, error)
+        logger.warning(
+            "expert %s: its worker died (%s); restarting it and asking again, attempt %d of %d",
+            expert, type(error).__name__, attempt + 1, self._attempts,
+        )  # fmt: skip
+        began = time.monotonic()
+        while True:
+            try:
+                await replica.actor.pid.remote()
+            except RayActorError as again:
+                # Unavailable: on its way back. Died: its constructor failed, or it was removed.
+                wait = DEAD_SECONDS if isinstance(again, ActorDiedError) else RESTART_SECONDS
+                if time.monotonic() - began > wait:
+                    _unavailable(expert, again)
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
+class _Replica:
+    """A handle on one actor, and how many calls it is answering."""
+
+    def __init__(self, spec: ExpertSpec, index: int) -> None:
+        self.spec = spec
+        self.in_flight = 0
+        resources = spec.resources
+        self.actor = _ExpertActor.options(  # type: ignore[attr-defined]
+            name=f"{spec.name}#{index}",
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            memory=int(resources.memory_gb * 2**30) or None,
+            max_restarts=-1,
+            # We ask again ourselves: Ray would do so even after part of an answer was passed on.
+            max_task_retries=0,
+            max_concurrency=IN_FLIGHT,
+        ).remote(spec)
+
+    def __enter__(self) -> None:
+        self.in_flight += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
+
+
+@ray.remote
+class _ExpertActor:
+    """One expert in a process of its own.
+
+    Errors of our tree are returned, not raised: Ray would wrap them in a traceback.
+    """
+
+    def __init__(self, spec: ExpertSpec) -> None:
+        self._name = spec.name
+        self._local = LocalDispatcher({spec.name: spec})
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def load(self) -> ComposerError | None:
+        try:
+            await self._local.load(self._name)
+        except ComposerError as error:
+            return error
+        return None
+
+    async def generate(self, prompt: Prompt) -> Generation | ComposerError:
+        try:
+            return await self._local.generate(self._name, prompt)
+        except ComposerError as error:
+            return error
+
+    async def stream(self, prompt: Prompt) -> AsyncIterator[Chunk | ComposerError]:
+        pending, flushed = "", time.monotonic()
+        try:
+            async for chunk in self._local.stream(self._name, prompt):
+                if chunk.generation is not None or chunk.extra:
+                    if pending:
+                        yield Chunk(pending)
+                    pending = ""
+                    yield chunk
+                    continue
+                pending += chunk.text
+                if time.monotonic() - flushed > FLUSH_SECONDS:
+                    yield Chunk(pending)
+                    pending, flushed = "", time.monotonic()
+        except ComposerError as error:
+            yield error
+
+
+def _raise_if_error(result: Any) -> Any:
+    if isinstance(result, ComposerError):
+        raise result
+    return result
+
+
+def _unavailable(expert: str, error: RayError, when: str = "and did not come back") -> NoReturn:
+    cause = " ".join(str(error).split())[:300]
+    raise ExpertUnavailableError(f"expert {expert!r}: its worker died {when} ({cause})") from error
+
+
+def _start(experts: Mapping[str, ExpertSpec], address: str | None) -> None:
+    if address is not None:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        return
+    needed = sum(s.resources.cpus * s.resources.replicas for s in experts.values())
+    cores = os.cpu_count() or 1
+    if needed > cores:
+        logger.info("experts reserve %g CPUs, this machine has %d: they will share", needed, cores)
+    ray.init(
+        num_cpus=max(cores, int(-(-needed // 1))),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+
+
+def _require_capacity(experts: Mapping[str, ExpertSpec]) -> None:
+    """Refuse what Ray would wait for without end."""
+    have = ray.cluster_resources()
+    for key, what, field in (("CPU", "CPUs", "cpus"), ("GPU", "GPUs", "gpus")):
+        need = sum(getattr(s.resources, field) * s.resources.replicas for s in experts.values())
+        if need > have.get(key, 0.0) + 1e-9:
+            raise CapacityError(
+                f"workers: the experts reserve {need:g} {what}, the cluster has "
+                f"{have.get(key, 0.0):g}; lower resources.{field} (fractions are allowed) or "
+                "resources.replicas, disable an expert, or add a machine"
+            )
+    need_bytes = sum(s.resources.memory_gb * s.resources.replicas for s in experts.values()) * 2**30
+    if need_bytes > have.get("memory", 0.0):
+        raise CapacityError(
+            f"workers: the experts reserve {need_bytes / 2**30:.1f} GiB of memory, the cluster "
+            f"offers {have.get('memory', 0.0) / 2**30:.1f}; lower resources.memory_gb"
+        )

@@ -1,0 +1,188 @@
+"""From a prompt and a model name to a decision: who may be asked, and who should be."""
+
+import threading
+from collections.abc import Mapping
+
+from composer.dispatch import open_embedder
+from experts_registry.errors import (
+    ArtefactError,
+    ComposerError,
+    ContextLengthError,
+    OffersError,
+    PluginError,
+    RegistryError,
+    unknown_name,
+)
+from experts_registry.plugins import load_plugin
+from experts_registry.registry import Registry
+from experts_registry.schema import Composition, ExpertSpec, InlineRouter
+from experts_registry.types import Embedder, Prompt
+from routers.base import Candidate, Decision, Router, load_router
+from routers.data import RoutingDataset
+
+__all__ = ["AUTO", "Routing"]
+
+AUTO = "auto"  # exists in every registry: all enabled LLMs, where the file does not say otherwise
+_CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
+_MOST_CHARACTERS_PER_TOKEN = 12  # above it no tokenizer fits the text: refuse before reading it
+_EXPECTED_ANSWER_TOKENS = 256
+
+
+class Routing:
+    """Decides with the routers of one registry generation; each is loaded once, when needed."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._routers: dict[str, Router | None] = {}
+        self._encoder: Embedder | None = None
+        self._lock = threading.RLock()
+
+    def composition(self, model: str) -> Composition | None:
+        """Return the composition of that name, or None where ``model`` is one expert.
+
+        Raises:
+            UnknownNameError: it is neither.
+        """
+        known = self._registry.compositions
+        if model in known:
+            return known[model]
+        if model in self._registry.llms:
+            return None
+        if model == AUTO:
+            return Composition(name=AUTO)
+        raise unknown_name("model", model, [AUTO, *known, *self._registry.llms])
+
+    def decide(self, prompt: Prompt, model: str) -> Decision:
+        """Choose experts for a prompt."""
+        composition = self.composition(model)
+        if composition is None:
+            spec = self._registry.expert(model)
+            if why := _excluded(spec, prompt):
+                raise _refusal({model: why})
+            return Decision((model,), (), "asked by name")
+        if composition.select.policy != "top-1":
+            raise PluginError(
+                f"composition {model!r}: policy {composition.select.policy!r} is not one of top-1"
+            )
+        if composition.retrieval is not None:
+            raise PluginError(
+                f"composition {model!r}: retrieval is not available in this version; remove the key"
+            )
+        specs = self._members(composition)
+        limit = composition.limits.usd_per_request
+        excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
+        if len(excluded) == len(specs):
+            raise _refusal(excluded)
+        router = self._router(composition)
+        if router is None:
+            return _without_router(composition, specs, excluded)
+        return router.route(
+            prompt.query,
+            experts=list(specs),
+            cost_weight=composition.select.cost_weight,
+            excluded=excluded,
+        )
+
+    def encoder(self) -> Embedder:
+        """Return what turns queries into the vectors that routers read.
+
+        Raises:
+            RegistryError: the file names no encoder.
+        """
+        with self._lock:
+            if self._encoder is None:
+                spec = self._registry.encoder
+                if spec is None:
+                    raise RegistryError(
+                        f"{self._registry.path}: encoder: a router needs one; register a retriever "
+                        "and name it under 'encoder:'"
+                    )
+                self._encoder = open_embedder(spec)
+            return self._encoder
+
+    def close(self) -> None:
+        """Free the encoder."""
+        with self._lock:
+            if self._encoder is not None:
+                self._encoder.close()
+                self._encoder = None
+
+    def _members(self, composition: Composition) -> Mapping[str, ExpertSpec]:
+        llms = self._registry.llms
+        names = composition.experts or tuple(llms)
+        members = {name: llms[name] for name in names if name in llms}
+        if not members:
+            raise RegistryError(
+                f"{self._registry.path}: composition {composition.name!r} has no enabled LLM; "
+                "add or enable one"
+            )
+        return members
+
+    def _router(self, composition: Composition) -> Router | None:
+        with self._lock:
+            if composition.name not in self._routers:
+                self._routers[composition.name] = self._load(composition)
+            return self._routers[composition.name]
+
+    def _load(self, composition: Composition) -> Router | None:
+        config = composition.router
+        if config is None:
+            return None
+        if isinstance(config, str):
+            return load_router(self._registry.resolve(config), encoder=self.encoder())
+        return self._fit(composition, config)
+
+    def _fit(self, composition: Composition, config: InlineRouter) -> Router:
+        cls = load_plugin("routers", config.type)
+        where = f"composition {composition.name!r}: router"
+        if config.outcomes is None:
+            raise ArtefactError(f"{where}: type {config.type!r} needs 'outcomes: <file>' to fit on")
+        try:
+            router: Router = cls(encoder=self.encoder(), **(config.model_extra or {}))
+        except TypeError as error:
+            raise ArtefactError(f"{where}: {error}") from error
+        return router.fit(RoutingDataset.load(self._registry.resolve(config.outcomes)))
+
+
+def _excluded(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str | None:
+    """Say why an expert may not be asked, or None."""
+    size = sum(len(message.content) for message in prompt.messages)
+    if spec.context_window is not None and size > spec.context_window * _MOST_CHARACTERS_PER_TOKEN:
+        return f"{size} characters do not fit its context window of {spec.context_window} tokens"
+    if prompt.sampling.logprobs and spec.offers and "logprobs" not in spec.offers:
+        return "does not offer logprobs"
+    if usd is not None:
+        answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
+        cost = spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer)
+        if cost > usd:
+            return f"expected to cost ${cost:.4f}, above the limit of ${usd:.4f}"
+    return None
+
+
+def _refusal(excluded: Mapping[str, str]) -> ComposerError:
+    """Return the error that fits why nobody may be asked."""
+    listed = "; ".join(f"{name}: {why}" for name, why in excluded.items())
+    is_too_long = all("context window" in why for why in excluded.values())
+    kind = ContextLengthError if is_too_long else OffersError
+    return kind(f"query: no expert may be asked ({listed})")
+
+
+def _without_router(
+    composition: Composition, specs: Mapping[str, ExpertSpec], excluded: Mapping[str, str]
+) -> Decision:
+    """Ask the baseline, else the cheapest: nothing was learned that could decide."""
+
+    def price(name: str) -> float:
+        return specs[name].price.prompt + specs[name].price.completion
+
+    def rank(name: str) -> tuple[bool, bool, float]:
+        return name in excluded, name != composition.baseline, price(name)
+
+    names = sorted(specs, key=rank)
+    candidates = tuple(
+        Candidate(expert=n, quality=0.5, error=0.5, cost=price(n), excluded=excluded.get(n))
+        for n in names
+    )
+    rule = "the baseline" if names[0] == composition.baseline else "the cheapest, first in the file"
+    reason = f"no router is trained for {composition.name!r}: {rule}"
+    return Decision((names[0],), (0.5,), reason, candidates)

@@ -1,0 +1,86 @@
+"""From outcomes to a saved router that was judged on queries it had not seen."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from composer.evaluation import evaluate
+from composer.report import Report
+from experts_registry.errors import ArtefactError, OptionError, nearest
+from experts_registry.plugins import load_plugin
+from experts_registry.types import Embedder
+from routers.base import Router, load_router
+from routers.data import RoutingDataset
+from routers.splits import split
+
+__all__ = ["Trained", "build_router", "evaluate_saved", "train"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted router, how it did on held-out queries, and where it was saved."""
+
+    router: Router
+    report: Report
+    path: Path
+
+
+def build_router(name: str, encoder: Embedder, options: Mapping[str, Any]) -> Router:
+    """Make an unfitted router by registered name or ``module:Name``.
+
+    Raises:
+        PluginError: there is no such router.
+        OptionError: it has no such hyperparameter, or refuses the value.
+    """
+    cls = load_plugin("routers", name)
+    known = [f.name for f in fields(cls) if f.init and f.name != "encoder"]
+    for key in options:
+        if key not in known:
+            raise OptionError(
+                f"router {name!r}: {key!r} is not one of {', '.join(known)}{nearest(key, known)}"
+            )
+    router: Router = cls(encoder=encoder, **options)
+    return router
+
+
+def train(
+    router: Router, data: RoutingDataset, out: Path, *, test: float = 0.2, seed: int = 0
+) -> Trained:
+    """Fit on part of the outcomes, evaluate on the rest, save router and report.
+
+    Args:
+        router: not fitted yet.
+        data: outcomes; their own split is kept where they carry one.
+        out: folder for ``router.json``, ``state.safetensors`` and ``report.json``.
+        test: share of the queries that is held out.
+        seed: of the split.
+
+    Raises:
+        DataError: there are too few outcomes to hold any out.
+    """
+    parts = split(data, test=test, seed=seed)
+    router.fit(parts.train)
+    report = evaluate(router, parts.train, parts.test)
+    router.lineage_ |= {"split": {"test": test, "seed": seed, "data": data.digest}}
+    router.save(out)
+    (out / "report.json").write_text(json.dumps(report.to_json(), indent=1))
+    return Trained(router, report, out)
+
+
+def evaluate_saved(path: Path, encoder: Embedder, data: RoutingDataset) -> Report:
+    """Evaluate a saved router on the queries of these outcomes that it was not fitted on.
+
+    Raises:
+        ArtefactError: nothing says which of these queries it was fitted on.
+    """
+    router = load_router(path, encoder=encoder)
+    made = router.lineage_.get("split", {})
+    if made.get("data") != data.digest:
+        raise ArtefactError(
+            f"{path}: was trained on other outcomes; evaluate with the same ones, "
+            "or train again on these"
+        )
+    parts = split(data, test=made["test"], seed=made["seed"])
+    return evaluate(router, parts.train, parts.test)

@@ -1,0 +1,184 @@
+import json
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from composer.evaluation import best_columns, evaluate
+from experts_registry.errors import DataError
+from routers.base import Router
+from routers.baselines import BestOnAverage, Random
+from routers.category import CategoryRouter
+from routers.data import RoutingDataset
+from routers.splits import split
+from routers.testing import HashingEncoder, synthetic_outcomes
+
+ENCODER = HashingEncoder(128)
+
+
+@dataclass(kw_only=True)
+class Constant(Router):
+    """Always prefers one column."""
+
+    column: int = 0
+
+    def _fit(self, x, data):
+        return {"score": np.eye(len(data.experts))[self.column]}
+
+    def _score(self, x, state):
+        return np.tile(state["score"], (len(x), 1))
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return split(synthetic_outcomes(1, n=500, categories=4))
+
+
+@pytest.fixture(scope="module")
+def report(parts):
+    router = CategoryRouter(encoder=ENCODER).fit(parts.train)
+    return evaluate(router, parts.train, parts.test)
+
+
+def result(report, name):
+    return next(policy for policy in report.policies if policy.name == name)
+
+
+def against(report, name):
+    return next(c for c in report.comparisons if c.baseline == name)
+
+
+def test_a_router_that_reads_the_query_is_better_than_the_best_single(report):
+    comparison = against(report, "best single")
+    assert comparison.verdict == "better"
+    assert 0 < comparison.interval.low < comparison.difference < comparison.interval.high
+    assert against(report, "oracle").verdict == "worse"
+    assert 0 < report.gap_closed < 1
+
+
+def test_means_are_those_of_the_table(parts):
+    report = evaluate(Constant(encoder=ENCODER, column=1).fit(parts.train), parts.train, parts.test)
+    test = parts.test
+    by_category = [test.quality[np.array(test.category) == c, 1].mean() for c in test.categories]
+    assert result(report, "router").quality == pytest.approx(np.mean(by_category))
+    assert result(report, "router").plain_quality == pytest.approx(test.quality[:, 1].mean())
+    assert result(report, "router").cost == pytest.approx(0.002)
+    assert [c.router for c in report.categories] == pytest.approx(by_category)
+    assert {c.chosen["expert-1"] for c in report.categories} == {1.0}
+    assert [c.queries for c in report.categories] == [
+        test.category.count(c) for c in test.categories
+    ]
+
+
+def test_the_same_choice_is_never_significant(parts):
+    report = evaluate(BestOnAverage(encoder=ENCODER).fit(parts.train), parts.train, parts.test)
+    comparison = against(report, "best single")
+    assert (comparison.difference, comparison.verdict) == (0, "not significant")
+    assert report.fallback_rate is None
+    assert report.gap_closed == pytest.approx(0)
+
+
+def test_the_interval_is_as_wide_as_theory_says(parts):
+    one_category = parts.test.with_category([""] * len(parts.test))
+    router = Constant(encoder=ENCODER).fit(parts.train)
+    found = result(evaluate(router, parts.train, one_category), "router")
+    expected = 1.96 * parts.test.quality[:, 0].std() / np.sqrt(len(parts.test))
+    assert (found.interval.high - found.interval.low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_chance_is_called_better_about_as_often_as_it_should():
+    better = 0
+    for seed in range(40):
+        data = synthetic_outcomes(seed, n=120)
+        shuffled = np.random.default_rng(seed).permuted(data.quality, axis=1)
+        parts = split(replace(data, quality=shuffled), test=0.5)
+        report = evaluate(
+            Random(encoder=ENCODER, seed=seed).fit(parts.train),
+            parts.train,
+            parts.test,
+            resamples=1000,
+        )
+        better += against(report, "best single").verdict == "better"
+    assert better <= 5  # 2.5 % on either side
+
+
+def test_the_same_seed_gives_the_same_report(parts, report):
+    router = CategoryRouter(encoder=ENCODER).fit(parts.train)
+    again = evaluate(router, parts.train, parts.test)
+    assert replace(again, decision_ms=0) == replace(report, decision_ms=0)
+
+
+def test_the_report_is_json(report):
+    text = json.dumps(report.to_json(), allow_nan=False)
+    assert json.loads(text)["policies"][0]["name"] == "router"
+
+
+def test_the_picture_has_experts_router_and_front(report):
+    kinds = [point.kind for point in report.points]
+    assert kinds.count("expert") == 3
+    router = [point for point in report.points if point.kind == "router"]
+    assert router[-1].cost < router[0].cost  # a high cost weight buys the cheap expert
+    front = [point for point in report.points if point.kind == "mapping"]
+    assert front[0].cost < front[-1].cost
+    assert front[0].quality < front[-1].quality
+
+
+def test_queries_with_missing_cells_are_left_out_and_counted(parts):
+    quality = parts.test.quality.copy()
+    quality[:7, 0] = np.nan
+    router = BestOnAverage(encoder=ENCODER).fit(parts.train)
+    report = evaluate(router, parts.train, replace(parts.test, quality=quality))
+    assert (report.skipped, report.queries) == (7, len(parts.test) - 7)
+
+
+def test_an_expert_without_test_outcomes_is_no_candidate(parts):
+    quality = parts.test.quality.copy()
+    quality[:, 2] = np.nan
+    router = BestOnAverage(encoder=ENCODER).fit(parts.train)
+    report = evaluate(router, parts.train, replace(parts.test, quality=quality))
+    assert report.experts == ("expert-0", "expert-1")
+
+
+def test_without_one_complete_query_there_is_nothing_to_compare(parts):
+    quality = parts.test.quality.copy()
+    quality[::2, 0] = np.nan
+    quality[1::2, 1] = np.nan
+    router = BestOnAverage(encoder=ENCODER).fit(parts.train)
+    with pytest.raises(DataError, match="none of 100 queries has an outcome of each of expert-0"):
+        evaluate(router, parts.train, replace(parts.test, quality=quality))
+
+
+def test_unknown_costs_stay_unknown(parts):
+    train, test = (
+        replace(d, cost=np.full(d.cost.shape, np.nan)) for d in (parts.train, parts.test)
+    )
+    report = evaluate(CategoryRouter(encoder=ENCODER).fit(train), train, test)
+    assert {policy.cost for policy in report.policies} == {None}
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_leaks_are_named(parts):
+    leaky = RoutingDataset(
+        queries=(*parts.test.queries, parts.train.queries[0].upper()),
+        experts=parts.test.experts,
+        quality=np.vstack([parts.test.quality, [[1, 1, 1]]]),
+        ids=(*parts.test.ids, "leaked"),
+    )
+    router = BestOnAverage(encoder=ENCODER).fit(parts.train)
+    assert evaluate(router, parts.train, leaky).leaks == ("leaked",)
+
+
+def test_the_chosen_columns_are_those_that_route_chooses(parts):
+    router = CategoryRouter(encoder=ENCODER, cost_weight=0.5).fit(parts.train)
+    columns = best_columns(router.predict(parts.test.queries[:30]))
+    routed = [router.route(query).primary for query in parts.test.queries[:30]]
+    assert [router.experts_[c] for c in columns] == routed
+
+
+def test_ten_thousand_resamples_of_a_thousand_queries_are_quick():
+    parts = split(synthetic_outcomes(2, n=2000), test=0.5)
+    router = BestOnAverage(encoder=ENCODER).fit(parts.train)
+    began = time.perf_counter()
+    evaluate(router, parts.train, parts.test)
+    assert time.perf_counter() - began < 15

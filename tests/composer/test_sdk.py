@@ -1,0 +1,169 @@
+import asyncio
+
+import pytest
+
+from composer import Composer
+from composer.dispatch import LocalDispatcher
+from experts_registry.errors import (
+    ContextLengthError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+    PromptError,
+    RegistryError,
+    UnknownNameError,
+)
+from experts_registry.registry import Registry
+
+
+@pytest.fixture
+def composer(registry_path):
+    with Composer.load(registry_path) as composer:
+        yield composer
+
+
+def test_an_expert_is_asked_by_name_and_priced(composer):
+    answer = composer.query("three little words", model="cheap")
+    assert answer.text == "three little words"
+    assert answer.expert == "cheap"
+    assert answer.cost == pytest.approx((3 * 1 + 3 * 2) / 1e6)
+    assert answer.decision.reason == "asked by name"
+    assert answer.registry == composer.registry.digest
+
+
+def test_a_conversation_is_answered_from_its_last_user_turn(composer):
+    messages = [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "second"},
+        {"role": "user", "content": "third"},
+    ]
+    assert composer.query(messages, model="cheap").text == "third"
+
+
+def test_the_next_best_expert_answers_where_the_first_is_dead(composer):
+    answer = composer.query("hello", model="shaky")
+    assert [(s.expert, s.error is None) for s in answer.steps] == [("dead", False), ("cheap", True)]
+    assert answer.decision.primary == "dead"
+    assert answer.expert == "cheap"
+
+
+def test_a_stream_fails_over_before_its_first_piece(composer):
+    stream = composer.stream("one two three", model="shaky")
+    assert "".join(stream) == "one two three"
+    assert [s.expert for s in stream.answer.steps] == ["dead", "cheap"]
+
+
+def test_a_stream_and_a_query_give_the_same_answer(composer):
+    stream = composer.stream("so it goes", model="cheap")
+    pieces = list(stream)
+    assert len(pieces) > 1
+    assert "".join(pieces) == stream.answer.text == composer.query("so it goes", model="cheap").text
+
+
+def test_an_unfinished_stream_has_no_answer(composer):
+    stream = composer.stream("one two", model="cheap")
+    next(iter(stream))
+    with pytest.raises(Exception, match="read it to its end"):
+        _ = stream.answer
+
+
+def test_where_every_expert_fails_the_last_error_is_raised(composer):
+    with pytest.raises(ExpertUnavailableError, match="'dead'"):
+        composer.query("hello", model="doomed")
+
+
+def test_an_expert_that_times_out_is_named_with_its_limit(composer):
+    with pytest.raises(ExpertTimeoutError, match=r"'slow': no answer within 0.05 s"):
+        composer.query("hello", model="slow")
+    with pytest.raises(ExpertTimeoutError, match="'slow'"):
+        list(composer.stream("hello", model="slow"))
+
+
+def test_an_expert_above_the_price_limit_is_not_asked(composer):
+    assert composer.route("short", model="frugal").primary == "cheap"
+    decision = composer.route("short", model="frugal", max_tokens=1)
+    assert decision.primary == "dear"  # the baseline, now that its answer is short enough
+
+
+def test_the_composition_limits_the_answer(composer):
+    answer = composer.query("one two three four", model="hasty")
+    assert (answer.text, answer.generation.finish_reason) == ("one two", "length")
+    stream = composer.stream("one two three four", model="hasty")
+    assert "".join(stream) == "one two"
+
+
+def test_auto_exists_without_being_declared(composer):
+    decision = composer.route("hello")
+    assert "no router is trained" in decision.reason
+    assert {c.expert for c in decision.candidates} == {"cheap", "dear", "dead", "slow"}
+
+
+def test_an_unknown_model_offers_the_nearest(composer):
+    with pytest.raises(UnknownNameError, match=r"'chaep' is not one of .*did you mean 'cheap'"):
+        composer.query("hello", model="chaep")
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", [{"role": "system", "content": "be brief"}]])
+def test_an_empty_query_is_refused(composer, empty):
+    with pytest.raises(PromptError, match="empty"):
+        composer.query(empty)
+
+
+def test_a_megabyte_is_refused_before_it_is_read_where_it_cannot_fit(registry_path):
+    text = registry_path.read_text().replace(
+        "price: {prompt: 9", "context_window: 1000, price: {prompt: 9"
+    )
+    registry_path.write_text(text)
+    with (
+        Composer.load(registry_path) as composer,
+        pytest.raises(ContextLengthError, match="1000000 characters"),
+    ):
+        composer.query("x" * 1_000_000, model="dear")
+
+
+def test_a_query_in_another_script_is_answered(composer):
+    assert composer.query("东京在哪里?", model="shaky").text == "东京在哪里?"
+
+
+def test_async_twins_agree_with_the_plain_verbs(registry_path):
+    async def main():
+        async with Composer.load(registry_path) as composer:
+            answers = await asyncio.gather(
+                *(composer.aquery(f"question {i}", model="shaky") for i in range(20))
+            )
+            pieces = [piece async for piece in composer.astream("a b", model="cheap")]
+            decision = await composer.aroute("hi", model="frugal")
+            words = await composer.aexplain("hi", model="frugal")
+        return answers, pieces, decision, words
+
+    answers, pieces, decision, words = asyncio.run(main())
+    assert [a.text for a in answers] == [f"question {i}" for i in range(20)]
+    assert pieces == ["a", " b"]
+    assert decision.primary == "cheap"
+    assert "dear" in words
+
+
+def test_plain_verbs_work_inside_a_running_loop(composer):
+    async def main():
+        return composer.query("hello", model="cheap").text
+
+    assert asyncio.run(main()) == "hello"
+
+
+def test_a_closed_composer_refuses_calls(registry_path):
+    composer = Composer.load(registry_path)
+    composer.query("hello", model="cheap")
+    composer.close()
+    with pytest.raises(ExpertUnavailableError, match="closed"):
+        composer.query("hello", model="dear")
+
+
+def test_a_composition_of_disabled_experts_says_so(registry_path):
+    registry = Registry.load(registry_path)
+    composer = Composer(registry, dispatcher=LocalDispatcher(registry.llms))
+    only = registry.compositions["doomed"]
+    assert only.experts == ("dead",)
+    text = registry_path.read_text().replace("name: dead,", "name: dead, enabled: false,")
+    registry_path.write_text(text)
+    with pytest.raises(RegistryError):
+        Composer.load(registry_path).query("x", model="doomed")
+    composer.close()

@@ -1,0 +1,37 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
+SAYS = {
+    "01_ask": ["parrot: hello there", "asked away", "one| word| at| a| time|"],
+    "02_learn": ["router - best single", "The answer is 42.", "parrot: category repeat"],
+    "03_workers": [f"thinker: question {i}" for i in range(4)],
+    "04_own_router": ["all checks passed"],
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.ray] if "workers" in path.stem else [])
+        for path in EXAMPLES
+    ],
+    ids=lambda path: path.stem,
+)
+def test_an_example_prints_what_it_promises(path):
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=180,
+        env={**os.environ, "PYTHONWARNINGS": "default"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for line in SAYS[path.stem]:
+        assert line in done.stdout
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short(path):
+    assert len(path.read_text().splitlines()) <= 60
