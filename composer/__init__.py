@@ -7,13 +7,15 @@ from experts_registry.lazy import lazy_attributes
 if TYPE_CHECKING:
     from composer.dispatch import LocalDispatcher
     from composer.ray_dispatch import RayDispatcher
-    from composer.sdk import Answer, Composer, Step, Stream
+    from composer.sdk import Composer, Stream
+    from composer.trace import Answer, Step
     from routers.base import Decision
 
 __all__ = ["Answer", "Composer", "Decision", "LocalDispatcher", "RayDispatcher", "Step", "Stream"]
 
 _HOMES = {
-    **dict.fromkeys(("Answer", "Composer", "Step", "Stream"), "composer.sdk"),
+    **dict.fromkeys(("Composer", "Stream"), "composer.sdk"),
+    **dict.fromkeys(("Answer", "Step"), "composer.trace"),
     "Decision": "routers.base",
     "LocalDispatcher": "composer.dispatch",
     "RayDispatcher": "composer.ray_dispatch",

@@ -55,10 +55,10 @@ class RayDispatcher:
     def __init__(
         self, experts: Mapping[str, ExpertSpec], *, address: str | None = None, attempts: int = 3
     ) -> None:
-        self._specs = dict(experts)
+        self.specs = dict(experts)
         self._attempts = attempts
-        hosted = {n: s for n, s in self._specs.items() if s.resources.cpus or s.resources.gpus}
-        self._here = LocalDispatcher({n: s for n, s in self._specs.items() if n not in hosted})
+        hosted = {n: s for n, s in self.specs.items() if s.resources.cpus or s.resources.gpus}
+        self._here = LocalDispatcher({n: s for n, s in self.specs.items() if n not in hosted})
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _start(hosted, address)
@@ -115,9 +115,9 @@ class RayDispatcher:
 
     def _spec(self, expert: str) -> ExpertSpec:
         try:
-            return self._specs[expert]
+            return self.specs[expert]
         except KeyError:
-            raise unknown_name("expert", expert, self._specs) from None
+            raise unknown_name("expert", expert, self.specs) from None
 
     def _pick(self, expert: str) -> "_Replica":
         """Choose the replica with the fewest calls in flight."""

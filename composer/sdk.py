@@ -2,85 +2,31 @@
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterator,
-    Mapping,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from composer.background import BackgroundLoop
 from composer.dispatch import Dispatcher, LocalDispatcher, deadline, timed
 from composer.routing import Routing
 from composer.strategies import FAILOVER, Strategy, order_of_call
+from composer.trace import Answer, Ledger
 from experts_registry.errors import ComposerError, ExpertUnavailableError
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
-from experts_registry.types import Generation, Message, Passage, Prompt, Usage
+from experts_registry.types import Generation, Message, Prompt
 from routers.base import Decision
 
-__all__ = ["Answer", "Composer", "Step", "Stream"]
+__all__ = ["Composer", "Stream"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Text = str | Seq[Message | Mapping[str, Any]] | Prompt
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One call to one expert: what it took, and how it failed if it did."""
-
-    expert: str
-    seconds: float
-    usage: Usage = field(default_factory=Usage)
-    cost: float = 0.0
-    error: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """An answer, and why it is this one.
-
-    Args:
-        text: the answer.
-        decision: whom the router chose, from which numbers.
-        steps: every call that was made, failed ones included, in order.
-        passages: what was retrieved for it.
-        generation: the answering expert's own account: finish reason, usage, tool calls.
-        registry: digest of the registry generation that answered.
-    """
-
-    text: str
-    decision: Decision
-    steps: tuple[Step, ...]
-    generation: Generation
-    passages: tuple[Passage, ...] = ()
-    registry: str = ""
-
-    @property
-    def expert(self) -> str:
-        """The expert whose words these are."""
-        return self.steps[-1].expert
-
-    @property
-    def cost(self) -> float:
-        """USD over all steps."""
-        return sum(step.cost for step in self.steps)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds spent waiting for experts."""
-        return sum(step.seconds for step in self.steps)
 
 
 @dataclass
@@ -117,34 +63,6 @@ class Stream:
         return self._answer[0]
 
 
-@dataclass
-class _Ledger:
-    """The steps of one request, priced."""
-
-    registry: Registry
-    steps: list[Step] = field(default_factory=list)
-
-    def failed(self, expert: str, began: float, error: BaseException) -> None:
-        self.steps.append(
-            Step(
-                expert=expert,
-                seconds=time.perf_counter() - began,
-                error=f"{type(error).__name__}: {error}",
-            )
-        )
-
-    def answered(self, expert: str, began: float, usage: Usage) -> None:
-        price = self.registry.expert(expert).price
-        self.steps.append(
-            Step(
-                expert=expert,
-                seconds=time.perf_counter() - began,
-                usage=usage,
-                cost=price.cost(usage.prompt_tokens, usage.completion_tokens),
-            )
-        )
-
-
 @dataclass(frozen=True)
 class _Plan:
     """A decided request: what to send, to whom, how, and for how long."""
@@ -175,7 +93,7 @@ class Composer:
         self.registry = registry
         self.dispatcher: Dispatcher = dispatcher or LocalDispatcher(registry.llms)
         self._routing = Routing(registry)
-        self._loop = _BackgroundLoop()
+        self._loop = BackgroundLoop()
 
     @classmethod
     def load(cls, path: str | Path, *, workers: bool = False) -> Self:
@@ -234,7 +152,7 @@ class Composer:
             ExpertError: the experts that were asked failed; the subclass says how.
         """
         plan = await self._plan(Prompt.of(text_or_messages, **sampling), model)
-        ledger = _Ledger(self.registry)
+        ledger = Ledger(self.registry)
 
         async def call(expert: str, prompt: Prompt) -> Generation:
             began = time.perf_counter()
@@ -249,7 +167,7 @@ class Composer:
         strategy: Strategy = load_plugin("strategies", plan.strategy)()
         async with deadline(plan.who, plan.seconds):
             generation = await strategy(plan.prompt, plan.decision, call)
-        return self._answer(generation, plan.decision, ledger)
+        return ledger.answer(generation, plan.decision)
 
     def query(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Answer:
         """Answer a query; see `aquery`."""
@@ -290,7 +208,7 @@ class Composer:
 
     async def _failover(self, plan: "_Plan", answer: list[Answer]) -> AsyncGenerator[str]:
         """Stream from the first expert that begins; what was passed on cannot be taken back."""
-        ledger = _Ledger(self.registry)
+        ledger = Ledger(self.registry)
         experts = order_of_call(plan.decision, attempts=2)
         for expert in experts:
             began, is_begun = time.perf_counter(), False
@@ -300,7 +218,7 @@ class Composer:
                     async for chunk in chunks:
                         if chunk.generation is not None:
                             ledger.answered(expert, began, chunk.generation.usage)
-                            answer.append(self._answer(chunk.generation, plan.decision, ledger))
+                            answer.append(ledger.answer(chunk.generation, plan.decision))
                         elif chunk.text:
                             is_begun = True
                             yield chunk.text
@@ -316,16 +234,7 @@ class Composer:
                     f"expert {expert!r}: the stream ended early; ask again"
                 )
 
-    def _answer(self, generation: Generation, decision: Decision, ledger: _Ledger) -> Answer:
-        return Answer(
-            text=generation.text,
-            decision=decision,
-            steps=tuple(ledger.steps),
-            generation=generation,
-            registry=self.registry.digest,
-        )
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Awaitable[T]) -> T:
         """Wait for a coroutine on the loop of the plain verbs, such as ``dispatcher.load``."""
         return self._loop.run(coroutine)
 
@@ -354,53 +263,3 @@ class Composer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-class _BackgroundLoop:
-    """An event loop in a daemon thread, started at first use.
-
-    One loop for life: HTTP pools are bound to the loop they start on.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def run(self, coroutine: Awaitable[T]) -> T:
-        """Wait for a coroutine that runs on the loop; Ctrl-C cancels it."""
-        future = asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._running())
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """End the thread; a later `run` starts a new one."""
-        with self._lock:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._loop = None
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=_run_forever, args=(self._loop,), name="composer", daemon=True
-                ).start()
-            return self._loop
-
-
-async def _awaited(awaitable: Awaitable[T]) -> T:
-    """Accept what is awaitable but no coroutine, such as ``anext(...)``."""
-    return await awaitable
-
-
-def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()

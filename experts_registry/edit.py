@@ -293,4 +293,6 @@ def _block(spec: Mapping[str, Any], column: int) -> str:
         for key, value in plain.items()
     ).rstrip("\n")
     indent = " " * column
-    return "\n".join(f"{indent}{'  ' if i else '- '}{row}" for i, row in enumerate(rows.split("\n")))
+    return "\n".join(
+        f"{indent}{'  ' if i else '- '}{row}" for i, row in enumerate(rows.split("\n"))
+    )

@@ -261,7 +261,8 @@ def _check_pins(pins: Mapping[str, str], categories: Sequence[str], experts: Seq
             if value not in known:
                 listed = ", ".join(known)
                 raise OptionError(
-                    f"pin: {what} {value!r} is not one of {listed}{nearest(value, known)}"
+                    f"pin: {what} {value!r} is not one of {listed}, which have outcomes"
+                    f"{nearest(value, known)}"
                 )
 
 

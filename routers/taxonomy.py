@@ -169,8 +169,10 @@ def _routed(x: FloatArray, quality: FloatArray, fold: IntArray, k: int) -> float
 def _kmeans(x: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
     """Return unit centres (k, d) and the nearest of each row (n,)."""
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    centres = KMeans(k, n_init=3, random_state=0).fit(x).cluster_centers_
+    with threadpool_limits(1):  # as in the classifier: small matrices, threads only wait
+        centres = KMeans(k, n_init=3, random_state=0).fit(x).cluster_centers_
     centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
     return centres, np.argmax(x @ centres.T, axis=1)
 

@@ -1,15 +1,14 @@
 """What authors of routers test with: the contract, an encoder without weights, planted outcomes."""
 
-import hashlib
-import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from experts_registry.backends.hashing import HashingEmbedder
 from experts_registry.errors import ArtefactError, ComposerError, OptionError, PromptError
+from experts_registry.schema import ExpertSpec
 from experts_registry.types import Embedder, FloatArray, Role
 from routers.base import PRIOR_ERROR, Router, load_router
 from routers.data import RoutingDataset
@@ -20,40 +19,20 @@ _CLOSE = 1e-5
 _SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 
-@dataclass(frozen=True)
-class HashingEncoder:
-    """Embeds by counting hashed words and character trigrams: real, fast, needs no model.
+class HashingEncoder(HashingEmbedder):
+    """The encoder of the ``hashing`` backend: real, fast, needs no model."""
 
-    Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009.
-    """
-
-    dimensions: int = 64
-
-    @property
-    def digest(self) -> str:
-        """Identify the vectors."""
-        return hashlib.sha256(f"hashing-1:{self.dimensions}".encode()).hexdigest()
-
-    def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
-        """Return one unit row per text (n, d); the role makes no difference."""
-        rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            features = _features(text)
-            codes = np.array([zlib.crc32(feature.encode()) for feature in features])
-            np.add.at(row, codes % self.dimensions, np.where(codes & 2**31, 1, -1))
-            if not row.any():
-                row[0] = 1
-        unit: FloatArray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return unit
-
-    def close(self) -> None:
-        """Hold nothing, free nothing."""
-
-
-def _features(text: str) -> list[str]:
-    words = re.findall(r"\w+", text.lower())
-    grams = [f"#{word[i : i + 3]}" for word in words for i in range(max(1, len(word) - 2))]
-    return words * 2 + grams or ["#"]
+    def __init__(self, dimensions: int = 64) -> None:
+        options = {"dimensions": dimensions, "longest": 3}  # longer n-grams take longer
+        super().__init__(
+            ExpertSpec(
+                name="hashing",
+                kind="retriever",
+                backend="hashing",
+                model="hashing",
+                options=options,
+            )
+        )
 
 
 def synthetic_outcomes(
@@ -65,13 +44,13 @@ def synthetic_outcomes(
     words of its own, so that a router which reads the query can find out.
     """
     rng = np.random.default_rng(seed)
-    syllables = rng.choice(_SYLLABLES, size=((categories + 1) * 30, 3))
+    syllables = rng.choice(_SYLLABLES, size=((categories + 1) * 20, 3))
     words = ["".join(parts) for parts in syllables.tolist()]
     category = rng.integers(categories, size=n)
     queries = []
     for i, c in enumerate(category):
-        own = rng.choice(words[30 * c : 30 * c + 30], size=6).tolist()
-        shared = rng.choice(words[-30:], size=6).tolist()
+        own = rng.choice(words[20 * c : 20 * c + 20], size=8).tolist()
+        shared = rng.choice(words[-20:], size=4).tolist()
         queries.append(f"{' '.join(rng.permutation(own + shared).tolist())} {i}")
     is_own = category[:, None] % experts == np.arange(experts)
     return RoutingDataset(

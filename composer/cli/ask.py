@@ -8,7 +8,7 @@ import typer
 from composer.cli.output import Json, RegistryPath, Workers, print_json, say
 
 if TYPE_CHECKING:
-    from composer.sdk import Answer
+    from composer.trace import Answer
 
 __all__ = ["answer_json", "ask", "chat", "route"]
 

@@ -10,7 +10,7 @@ from composer.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from composer.demo.run import Demo
-    from composer.sdk import Answer
+    from composer.trace import Answer
 
 __all__ = ["run"]
 

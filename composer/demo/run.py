@@ -17,7 +17,8 @@ from composer.measuring import measure
 from composer.plots import draw_report
 from composer.report import Report
 from composer.routing import Routing
-from composer.sdk import Answer, Composer
+from composer.sdk import Composer
+from composer.trace import Answer
 from composer.training import build_router, train
 from experts_registry.errors import DataError
 from experts_registry.registry import Registry

@@ -8,6 +8,9 @@ import signal
 import pytest
 
 from composer import Composer
+from composer.collect import collect
+from composer.graders import read_grader
+from composer.queries import Query
 from composer.ray_dispatch import RayDispatcher
 from experts_registry.errors import (
     CapacityError,
@@ -18,6 +21,7 @@ from experts_registry.errors import (
 )
 from experts_registry.registry import Registry
 from experts_registry.types import Prompt
+from routers.data import RoutingDataset
 from tests.composer.conftest import echo
 
 pytestmark = [
@@ -27,6 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+EXACT = {"type": "exact"}
 SMALL = {"cpus": 0.1}
 
 
@@ -132,6 +137,33 @@ def test_an_unknown_expert_is_refused(dispatcher):
 def test_more_gpus_than_there_are_is_an_error_and_not_a_wait(dispatcher):
     with pytest.raises(CapacityError, match=r"reserve 64 GPUs, the cluster has"):
         RayDispatcher({"a": echo("a", resources={"gpus": 64})})
+
+
+def test_a_worker_killed_during_a_collection_costs_no_cell(dispatcher, tmp_path, caplog):
+    queries = [
+        Query(
+            id=f"q{i}",
+            prompt=Prompt.of(f"say {i}"),
+            grader=read_grader(EXACT | {"answers": [f"say {i}"]}),
+        )
+        for i in range(12)
+    ]
+    spec = dispatcher.specs["thoughtful"]
+
+    async def main():
+        killer = asyncio.create_task(kill(dispatcher, "thoughtful"))
+        done = await collect(
+            queries, {spec.name: spec}, dispatcher.generate, tmp_path / "o.parquet", concurrency=6
+        )
+        await killer
+        return done
+
+    with caplog.at_level(logging.WARNING):
+        done = asyncio.run(main())
+    assert "thoughtful: its worker died" in caplog.text
+    data = RoutingDataset.load(tmp_path / "o.parquet")
+    assert data.quality.tolist() == [[1.0]] * 12
+    assert done.asked == 12
 
 
 def test_the_sdk_asks_workers_and_survives_a_kill(dispatcher, tmp_path):

@@ -27,7 +27,7 @@ def test_every_registered_router_keeps_the_contract(point, tmp_path):
         {"classifier": "knn"},
         {"mode": "hard", "cost_weight": 0.3},
         {"budget": 0.0015},
-        {"pin": {"category-0": "expert-2"}, "risk": 1.0},
+        {"pin": {"category-0": "expert-1"}, "risk": 1.0},
     ],
     ids=str,
 )

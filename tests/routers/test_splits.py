@@ -110,6 +110,6 @@ def test_folds_keep_queries_alike_together():
 
 def test_ten_thousand_queries_take_seconds():
     queries = synthetic_outcomes(5, n=10_000, categories=20).queries
-    began = time.perf_counter()
+    began = time.process_time()
     find_leaks(queries[:8000], queries[8000:])
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20

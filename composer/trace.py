@@ -1,0 +1,97 @@
+"""What happened in one request: its steps, and the answer that they led to."""
+
+import time
+from dataclasses import dataclass, field
+
+from experts_registry.registry import Registry
+from experts_registry.types import Generation, Passage, Usage
+from routers.base import Decision
+
+__all__ = ["Answer", "Ledger", "Step"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One call to one expert: what it took, and how it failed if it did."""
+
+    expert: str
+    seconds: float
+    usage: Usage = field(default_factory=Usage)
+    cost: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """An answer, and why it is this one.
+
+    Args:
+        text: the answer.
+        decision: whom the router chose, from which numbers.
+        steps: every call that was made, failed ones included, in order.
+        passages: what was retrieved for it.
+        generation: the answering expert's own account: finish reason, usage, tool calls.
+        registry: digest of the registry generation that answered.
+    """
+
+    text: str
+    decision: Decision
+    steps: tuple[Step, ...]
+    generation: Generation
+    passages: tuple[Passage, ...] = ()
+    registry: str = ""
+
+    @property
+    def expert(self) -> str:
+        """The expert whose words these are."""
+        return self.steps[-1].expert
+
+    @property
+    def cost(self) -> float:
+        """USD over all steps."""
+        return sum(step.cost for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent waiting for experts."""
+        return sum(step.seconds for step in self.steps)
+
+
+@dataclass
+class Ledger:
+    """The steps of one request, priced."""
+
+    registry: Registry
+    steps: list[Step] = field(default_factory=list)
+
+    def failed(self, expert: str, began: float, error: BaseException) -> None:
+        """Note a call that failed; ``began`` is in `time.perf_counter` seconds."""
+        self.steps.append(
+            Step(
+                expert=expert,
+                seconds=time.perf_counter() - began,
+                error=f"{type(error).__name__}: {error}",
+            )
+        )
+
+    def answered(self, expert: str, began: float, usage: Usage) -> None:
+        """Note a call that was answered, and price it."""
+        price = self.registry.expert(expert).price
+        self.steps.append(
+            Step(
+                expert=expert,
+                seconds=time.perf_counter() - began,
+                usage=usage,
+                cost=price.cost(usage.prompt_tokens, usage.completion_tokens),
+            )
+        )
+
+    def answer(self, generation: Generation, decision: Decision) -> Answer:
+        """Close the request with what was answered."""
+        return Answer(
+            text=generation.text,
+            decision=decision,
+            steps=tuple(self.steps),
+            generation=generation,
+            registry=self.registry.digest,
+        )
