@@ -42,6 +42,7 @@ __all__ = ["Report", "best_columns", "evaluate"]
 IntArray = NDArray[np.integer[Any]]
 COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0)
 _TIMED = 20
+_FEWEST = 20  # on fewer queries the bootstrap sees too little to call anything significant
 
 
 def evaluate(
@@ -76,7 +77,7 @@ def evaluate(
         skipped=len(test) - len(complete),
         policies=results,
         comparisons=tuple(
-            _compare(results[0], results[i], means[:, 0] - means[:, i])
+            _compare(results[0], results[i], means[:, 0] - means[:, i], len(complete))
             for i in range(1, len(results))
         ),
         categories=_by_category(complete, choice),
@@ -171,10 +172,12 @@ def _mean_cost(cost: FloatArray) -> float | None:
     return None if np.isnan(cost).any() else float(cost.mean())
 
 
-def _compare(router: PolicyResult, baseline: PolicyResult, difference: FloatArray) -> Comparison:
+def _compare(
+    router: PolicyResult, baseline: PolicyResult, difference: FloatArray, queries: int
+) -> Comparison:
     interval = _interval(difference)
     verdict: Verdict = "not significant"
-    if interval.low > 0 or interval.high < 0:
+    if queries >= _FEWEST and (interval.low > 0 or interval.high < 0):
         verdict = "better" if interval.low > 0 else "worse"
     return Comparison(
         baseline=baseline.name,

@@ -49,7 +49,8 @@ BAD_FILES = {
     "a bomb": (
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
         + "".join(
-            f"{c}: &{c} [{','.join([f'*{b}'] * 9)}]\n" for b, c in zip("abcdefgh", "bcdefghi")
+            f"{c}: &{c} [{','.join([f'*{b}'] * 9)}]\n"
+            for b, c in zip("abcdefgh", "bcdefghi", strict=False)
         ),
         r"experts.yaml",
     ),
@@ -90,9 +91,11 @@ def test_a_wrong_gguf(tmp_path, monkeypatch, content):
     monkeypatch.setenv("EXPERT_COMPOSER_CACHE", str(tmp_path / "cache"))
     (tmp_path / "model.gguf").write_bytes(content)
     expert = "{name: a, kind: llm, backend: transformers, model: path:model.gguf}"
-    with Composer.load(registry(tmp_path, expert)) as composer:
-        with pytest.raises(e.ModelSourceError, match=r"model.gguf|GGUF"):
-            composer.query("hello", model="a")
+    with (
+        Composer.load(registry(tmp_path, expert)) as composer,
+        pytest.raises(e.ModelSourceError, match=r"model.gguf|GGUF"),
+    ):
+        composer.query("hello", model="a")
 
 
 @contextmanager
@@ -145,29 +148,38 @@ def test_a_dead_endpoint(tmp_path):
     ],
 )
 def test_an_endpoint_that_lies(tmp_path, status, kind, body, error):
-    with server(status, kind, body) as url, Composer.load(remote(tmp_path, url)) as composer:
-        with pytest.raises(error, match="'a'"):
-            composer.query("hello", model="a")
+    with (
+        server(status, kind, body) as url,
+        Composer.load(remote(tmp_path, url)) as composer,
+        pytest.raises(error, match="'a'"),
+    ):
+        composer.query("hello", model="a")
 
 
 @pytest.mark.parametrize("query", ["", " \n\t", [], [{"role": "user", "content": ""}]])
 def test_an_empty_query(tmp_path, query):
-    with Composer.load(registry(tmp_path, ECHO + "}")) as composer:
-        with pytest.raises(e.PromptError, match="empty"):
-            composer.query(query)
+    with (
+        Composer.load(registry(tmp_path, ECHO + "}")) as composer,
+        pytest.raises(e.PromptError, match="empty"),
+    ):
+        composer.query(query)
 
 
 @pytest.mark.parametrize("query", [[{"content": "x"}], [{"role": "user", "content": 3}]])
 def test_a_broken_message(tmp_path, query):
-    with Composer.load(registry(tmp_path, ECHO + "}")) as composer:
-        with pytest.raises(e.PromptError, match="messages: "):
-            composer.query(query)
+    with (
+        Composer.load(registry(tmp_path, ECHO + "}")) as composer,
+        pytest.raises(e.PromptError, match="messages: "),
+    ):
+        composer.query(query)
 
 
 def test_a_megabyte_that_fits_no_expert(tmp_path):
-    with Composer.load(registry(tmp_path, ECHO + ", context_window: 4096}")) as composer:
-        with pytest.raises(e.ContextLengthError, match="context window of 4096 tokens"):
-            composer.query("word " * 200_000)
+    with (
+        Composer.load(registry(tmp_path, ECHO + ", context_window: 4096}")) as composer,
+        pytest.raises(e.ContextLengthError, match="context window of 4096 tokens"),
+    ):
+        composer.query("word " * 200_000)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +208,11 @@ def test_outcomes_that_are_no_parquet(tmp_path, content):
 
 def test_an_expert_that_times_out(tmp_path):
     slow = ECHO + ", options: {delay: 60}, limits: {seconds: 0.1}}"
-    with Composer.load(registry(tmp_path, slow)) as composer:
-        with pytest.raises(e.ExpertTimeoutError, match=r"'a': no answer within 0.1 s; raise"):
-            composer.query("hello", model="a")
+    with (
+        Composer.load(registry(tmp_path, slow)) as composer,
+        pytest.raises(e.ExpertTimeoutError, match=r"'a': no answer within 0.1 s; raise"),
+    ):
+        composer.query("hello", model="a")
 
 
 @pytest.mark.parametrize(
@@ -210,6 +224,8 @@ def test_an_expert_that_times_out(tmp_path):
     ],
 )
 def test_a_wrong_option(tmp_path, sampling, message):
-    with Composer.load(registry(tmp_path, ECHO + "}")) as composer:
-        with pytest.raises(e.OptionError, match=message):
-            composer.query("hello", **sampling)
+    with (
+        Composer.load(registry(tmp_path, ECHO + "}")) as composer,
+        pytest.raises(e.OptionError, match=message),
+    ):
+        composer.query("hello", **sampling)

@@ -1,5 +1,4 @@
 import json
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,6 +84,12 @@ def test_the_interval_is_as_wide_as_theory_says(parts):
     found = result(evaluate(router, parts.train, one_category), "router")
     expected = 1.96 * parts.test.quality[:, 0].std() / np.sqrt(len(parts.test))
     assert (found.interval.high - found.interval.low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_a_handful_of_queries_proves_nothing(parts):
+    few = parts.test.select(range(12))
+    report = evaluate(Constant(encoder=ENCODER, column=1).fit(parts.train), parts.train, few)
+    assert {comparison.verdict for comparison in report.comparisons} == {"not significant"}
 
 
 def test_chance_is_called_better_about_as_often_as_it_should():
@@ -174,11 +179,3 @@ def test_the_chosen_columns_are_those_that_route_chooses(parts):
     columns = best_columns(router.predict(parts.test.queries[:30]))
     routed = [router.route(query).primary for query in parts.test.queries[:30]]
     assert [router.experts_[c] for c in columns] == routed
-
-
-def test_ten_thousand_resamples_of_a_thousand_queries_are_quick():
-    parts = split(synthetic_outcomes(2, n=2000), test=0.5)
-    router = BestOnAverage(encoder=ENCODER).fit(parts.train)
-    began = time.process_time()
-    evaluate(router, parts.train, parts.test)
-    assert time.process_time() - began < 15
