@@ -68,7 +68,7 @@ async def collect(
 
     A call that fails leaves a cell without quality, which the next run asks again. Of changed
     cells the old row stays until a new one is graded. All experts are asked at once and in the
-    same order, which mixes the file's, so a run that is cut short covers them evenly.
+    same order, short answers first, so a run that is cut short covers the experts evenly.
 
     Args:
         queries: what to ask.
@@ -93,7 +93,7 @@ async def collect(
         _sigterm_is_graceful(),
     ):
         run = _Run(journal, call, pool, on_progress or (lambda expert, tally: None))
-        await run.all(sorted(queries, key=lambda q: digest_of(q.id)), experts, concurrency)
+        await run.all(sorted(queries, key=_turn), experts, concurrency)
     return Collected.of(run.tallies, time.monotonic() - began)
 
 
@@ -188,6 +188,11 @@ class _Run:
     def _tell(self, expert: str, tally: Tally) -> None:
         self.tallies[expert] = tally
         self.on_progress(expert, tally)
+
+
+def _turn(query: Query) -> tuple[int, str]:
+    """Order queries: a batch takes as long as its longest answer, so like go with like."""
+    return query.prompt.sampling.max_tokens or 0, digest_of(query.id)
 
 
 def _told(error: ComposerError) -> str:

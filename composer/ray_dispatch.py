@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 # Before ray is imported: it reads these once.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a stray handle must not start a cluster
+os.environ.setdefault("RAY_worker_niceness", "0")  # people wait for experts; Ray's default is 15
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, TaskCancelledError
