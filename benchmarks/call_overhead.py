@@ -18,8 +18,9 @@ import ray
 from composer import Composer
 from composer.dispatch import open_embedder, open_llm
 from composer.ray_dispatch import RayDispatcher
-from composer.training import build_router, train
+from composer.training import train
 from experts_registry import Prompt, Registry
+from routers.building import build_router
 from routers.testing import synthetic_outcomes
 
 REGISTRY = """

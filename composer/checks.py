@@ -6,7 +6,9 @@ import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from composer.dispatch import open_embedder, open_llm
 from experts_registry.errors import ComposerError
 from experts_registry.plugins import load_plugin, plugin_names
 from experts_registry.registry import Registry
@@ -22,10 +24,10 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was looked at: it is fine, worth a note, or an error."""
 
     text: str
-    is_error: bool = False
+    level: Literal["ok", "note", "error"] = "ok"
 
 
 def versions() -> dict[str, str | None]:
@@ -50,23 +52,30 @@ def check_registry(registry: Registry, *, models: bool = False) -> list[Finding]
 
 
 def _check_expert(spec: ExpertSpec, models: bool) -> list[Finding]:
-    findings = []
-    if ":" not in spec.backend and spec.backend not in (known := plugin_names("backends")):
-        text = f"expert {spec.name!r}: backend {spec.backend!r} is not one of {', '.join(known)}"
-        findings.append(Finding(text, True))
-    for key, variable in spec.options.items():
-        if key.endswith("_env") and isinstance(variable, str) and variable not in os.environ:
-            findings.append(
-                Finding(f"expert {spec.name!r}: environment variable {variable} is not set")
-            )
-    if models and spec.backend in {"transformers", "sentence_transformers"}:
-        from experts_registry.sources import locate
+    unset = [
+        variable
+        for key, variable in spec.options.items()
+        if key.endswith("_env") and isinstance(variable, str) and variable not in os.environ
+    ]
+    if unset:
+        what = f"expert {spec.name!r}: environment variable {', '.join(unset)} is not set"
+        return [Finding(f"{what}; set it before asking", "note")]
+    try:
+        # Reads the options and compares offers; weights load at the first call.
+        open_llm(spec) if spec.kind == "llm" else open_embedder(spec)
+        return [_check_model(spec)] if models else []
+    except ComposerError as error:
+        return [Finding(str(error), "error")]
 
-        try:
-            findings.append(Finding(f"expert {spec.name!r}: found at {locate(spec)}"))
-        except ComposerError as error:
-            findings.append(Finding(str(error), True))
-    return findings
+
+def _check_model(spec: ExpertSpec) -> Finding:
+    from experts_registry.sources import is_local, locate
+
+    if spec.backend not in {"transformers", "sentence_transformers"}:
+        return Finding(f"expert {spec.name!r}: has no model file to check")
+    if not is_local(spec.sources[0]):
+        return Finding(f"expert {spec.name!r}: {spec.sources[0]} is a hub name; not looked up")
+    return Finding(f"expert {spec.name!r}: found at {locate(spec)}")
 
 
 def _check_composition(composition: Composition, registry: Registry) -> list[Finding]:
@@ -74,21 +83,28 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
     try:
         load_plugin("strategies", composition.strategy)
     except ComposerError as error:
-        findings.append(Finding(f"{where}: {error}; asking it will fail"))
+        findings.append(Finding(f"{where}: {error}; asking it will fail", "note"))
     if composition.retrieval is not None:
-        findings.append(Finding(f"{where}: retrieval is not available yet; asking it will fail"))
+        findings.append(
+            Finding(f"{where}: retrieval is not available yet; asking it will fail", "note")
+        )
     if composition.select.policy != "top-1":
-        findings.append(Finding(f"{where}: policy {composition.select.policy!r} is not top-1"))
+        findings.append(
+            Finding(f"{where}: policy {composition.select.policy!r} is not top-1", "note")
+        )
     match composition.router:
         case str() as path if not (registry.resolve(path) / "router.json").exists():
             findings.append(
                 Finding(
-                    f"{where}: router {path} does not exist yet; 'expert-composer train' makes it"
+                    f"{where}: router {path} does not exist yet; 'expert-composer train' makes it",
+                    "note",
                 )
             )
         case InlineRouter(type=kind) if ":" not in kind and kind not in plugin_names("routers"):
             known = ", ".join(plugin_names("routers"))
-            findings.append(Finding(f"{where}: router {kind!r} is not one of {known}", True))
+            findings.append(Finding(f"{where}: router {kind!r} is not one of {known}", "error"))
+        case InlineRouter(outcomes=str() as path) if not registry.resolve(path).exists():
+            findings.append(Finding(f"{where}: outcomes {path} do not exist", "error"))
         case _:
             pass
     return findings
@@ -104,15 +120,18 @@ def examine(registry: Path) -> list[Finding]:
     findings.append(_torch())
     findings.append(_other_composer())
     free = shutil.disk_usage(_existing(cache_dir())).free / 2**30
-    findings.append(Finding(f"cache {cache_dir()}: {free:.0f} GiB free", free < 3))
-    if registry.exists():
+    level: Literal["ok", "error"] = "error" if free < 3 else "ok"
+    hint = "; the demo needs 3: free some, or set EXPERT_COMPOSER_CACHE" if free < 3 else ""
+    findings.append(Finding(f"cache {cache_dir()}: {free:.0f} GiB free{hint}", level))
+    if registry.is_file():
         try:
             findings += check_registry(file := Registry.load(registry))
             findings.append(Finding(f"{registry}: {len(file.experts)} experts"))
         except ComposerError as error:
-            findings.append(Finding(str(error), True))
+            findings.append(Finding(str(error), "error"))
     else:
-        findings.append(Finding(f"{registry} does not exist; 'expert-composer init' writes one"))
+        text = f"{registry} does not exist; 'expert-composer init' writes one"
+        findings.append(Finding(text, "note"))
     return findings
 
 
@@ -137,7 +156,7 @@ def _other_composer() -> Finding:
     except importlib.metadata.PackageNotFoundError:
         return Finding("no other package is called 'composer'")
     return Finding(
-        "mosaicml is installed and also calls itself 'composer'; use separate environments", True
+        "mosaicml is installed and also calls itself 'composer'; use separate environments", "error"
     )
 
 

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 from experts_registry.errors import (
+    ComposerError,
+    ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
     OffersError,
@@ -190,7 +192,8 @@ class LocalDispatcher:
         spec = self._spec(expert)
         async with deadline(_who(expert), spec.limits.seconds), self._turn(expert):
             llm = await self._llm(expert)
-            return await llm.generate(prompt.limited(max_tokens=spec.limits.max_tokens))
+            with _failing_as(expert):
+                return await llm.generate(prompt.limited(max_tokens=spec.limits.max_tokens))
 
     async def stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
         """Answer piece by piece; closing the iterator stops the expert."""
@@ -203,9 +206,11 @@ class LocalDispatcher:
         async with self._turn(expert):
             llm = await self._llm(expert)
             prompt = prompt.limited(max_tokens=self._spec(expert).limits.max_tokens)
-            async with aclosing(cast("AsyncGenerator[Chunk]", llm.stream(prompt))) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            source = cast("AsyncGenerator[Chunk]", llm.stream(prompt))
+            with _failing_as(expert):
+                async with aclosing(source) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
 
     async def load(self, expert: str) -> None:
         """Build an expert, and load its weights where its backend knows how."""
@@ -218,8 +223,10 @@ class LocalDispatcher:
         with self._lock:
             self._is_closed = True
             llms, self._open = list(self._open.values()), {}
-        for llm in llms:
-            await llm.aclose()
+        # Together: one that fails to close must not keep the others open.
+        ends = await asyncio.gather(*(llm.aclose() for llm in llms), return_exceptions=True)
+        for error in filter(None, ends):
+            logger.warning("an expert did not close: %s", error)
 
     def _spec(self, expert: str) -> ExpertSpec:
         try:
@@ -248,6 +255,24 @@ class LocalDispatcher:
                         )
                     self._open[expert] = llm
         return llm
+
+
+@contextmanager
+def _failing_as(expert: str) -> Iterator[None]:
+    """Turn whatever a backend raises by mistake into an error that names the expert.
+
+    A backend may be anybody's plug-in, and one broken expert must not end a collection.
+    """
+    try:
+        yield
+    except ComposerError:
+        raise
+    except Exception as error:
+        logger.debug("expert %s: its backend failed", expert, exc_info=True)
+        raise ExpertReplyError(
+            f"{_who(expert)}: its backend failed: {type(error).__name__}: {error}; "
+            "mend the backend, or disable the expert"
+        ) from error
 
 
 def _who(expert: str) -> str:

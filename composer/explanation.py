@@ -15,7 +15,8 @@ def explain(decision: Decision) -> str:
     lines += [f"{key}: {_plain(value)}" for key, value in decision.details.items() if value]
     if decision.candidates:
         width = max(len(c.expert) for c in decision.candidates)
-        lines.append(f"  {'expert':<{width}}  quality        cost   utility")
+        cost = f"cost ({decision.cost_unit})" if decision.cost_unit else "cost"
+        lines.append(f"  {'expert':<{width}}  quality        {cost:>12}   utility")
         lines += [_row(c, width, c.expert == decision.primary) for c in decision.candidates]
     if decision.otherwise:
         lines.append(f"otherwise: {decision.otherwise}")
@@ -30,6 +31,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "router": decision.router,
         "otherwise": decision.otherwise,
+        "cost_unit": decision.cost_unit,
         "details": dict(decision.details),
         "candidates": [vars(c) for c in decision.candidates],
     }
@@ -39,7 +41,7 @@ def _row(candidate: Candidate, width: int, is_primary: bool) -> str:
     mark = "*" if is_primary else " "
     quality = f"{candidate.quality:.3f} ± {candidate.error:.3f}"
     cost = "?" if candidate.cost is None else f"{candidate.cost:.4g}"
-    row = f"{mark} {candidate.expert:<{width}}  {quality}  {cost:>7}  {candidate.utility:>7.3f}"
+    row = f"{mark} {candidate.expert:<{width}}  {quality}  {cost:>12}  {candidate.utility:>7.3f}"
     return f"{row}  ({candidate.excluded})" if candidate.excluded else row
 
 

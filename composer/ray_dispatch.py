@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, NoReturn
+from uuid import uuid4
 
 # Before ray is imported: it reads these once.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -14,15 +15,11 @@ os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a stray handle must not
 os.environ.setdefault("RAY_worker_niceness", "0")  # people wait for experts; Ray's default is 15
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, TaskCancelledError
+from ray.exceptions import ActorDiedError, RayActorError, RayError
 
+from composer import ray_cluster
 from composer.dispatch import LocalDispatcher, deadline, timed
-from experts_registry.errors import (
-    CapacityError,
-    ComposerError,
-    ExpertUnavailableError,
-    unknown_name,
-)
+from experts_registry.errors import ComposerError, ExpertUnavailableError, unknown_name
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Chunk, Generation, Prompt
 
@@ -32,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.03  # an item costs Ray about a millisecond: send a few tokens at a time
 IN_FLIGHT = 1000  # calls that an actor accepts at once; its backend batches or queues them
-OBJECT_STORE_BYTES = 256 * 2**20  # answers are small; weights are mapped from files
+CLOSE_SECONDS = 10.0  # how long closing waits for calls in flight to end
 RESTART_SECONDS = 120.0  # how long a call waits for its worker to come back ...
 DEAD_SECONDS = 5.0  # ... and how long where Ray says that it will not
 
@@ -46,24 +43,19 @@ class RayDispatcher:
 
     Args:
         experts: whom to run.
-        address: an existing cluster, or None to start one on this machine.
         attempts: how often a call is asked, its first time included.
 
     Raises:
         CapacityError: the cluster cannot host the experts.
     """
 
-    def __init__(
-        self, experts: Mapping[str, ExpertSpec], *, address: str | None = None, attempts: int = 3
-    ) -> None:
+    def __init__(self, experts: Mapping[str, ExpertSpec], *, attempts: int = 3) -> None:
         self.specs = dict(experts)
         self._attempts = attempts
         hosted = {n: s for n, s in self.specs.items() if s.resources.cpus or s.resources.gpus}
         self._here = LocalDispatcher({n: s for n, s in self.specs.items() if n not in hosted})
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            _start(hosted, address)
-        _require_capacity(hosted)
+        self._is_closed = False
+        self._must_leave = ray_cluster.join(hosted) if hosted else False
         self._replicas = {
             name: [_Replica(spec, i) for i in range(spec.resources.replicas)]
             for name, spec in hosted.items()
@@ -103,14 +95,20 @@ class RayDispatcher:
         return [await self._ask(replica, "pid", ()) for replica in replicas]
 
     async def aclose(self) -> None:
-        """Stop the workers, and the cluster if this dispatcher started it."""
+        """Stop the workers, and the cluster where nobody else in this process uses it."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._here.aclose()
-        replicas, self._replicas = self._replicas, {}
-        for replica in (r for group in replicas.values() for r in group):
+        replicas = [replica for group in self._replicas.values() for replica in group]
+        for replica in replicas:
             ray.kill(replica.actor)
-        if self._owns_ray:
-            self._owns_ray = False
-            await asyncio.to_thread(ray.shutdown)
+        # Their calls end with an error first: without a cluster they would end the process.
+        end = time.monotonic() + CLOSE_SECONDS
+        while any(replica.in_flight for replica in replicas) and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        if self._must_leave:
+            await asyncio.to_thread(ray_cluster.leave)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -122,11 +120,14 @@ class RayDispatcher:
 
     def _pick(self, expert: str) -> "_Replica":
         """Choose the replica with the fewest calls in flight."""
-        if not (replicas := self._replicas.get(expert)):
+        self._require_open(expert)
+        return min(self._replicas[expert], key=lambda r: r.in_flight)
+
+    def _require_open(self, expert: str) -> None:
+        if self._is_closed:
             raise ExpertUnavailableError(
                 f"expert {expert!r}: the dispatcher is closed; make a new one"
             )
-        return min(replicas, key=lambda r: r.in_flight)
 
     async def _call(
         self, expert: str, method: str, *args: Any, replica: "_Replica | None" = None
@@ -148,8 +149,10 @@ class RayDispatcher:
             except asyncio.CancelledError:
                 ray.cancel(reference)
                 raise
-            except TaskCancelledError as error:
-                _unavailable(replica.spec.name, error)
+            except RayActorError:
+                raise
+            except RayError as error:
+                _unavailable(replica.spec.name, error, "or failed")
         return _raise_if_error(result)
 
     async def _stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
@@ -183,6 +186,7 @@ class RayDispatcher:
     async def _after_death(self, replica: "_Replica", attempt: int, error: RayActorError) -> None:
         """Wait for Ray to restart the worker, or give up."""
         expert = replica.spec.name
+        self._require_open(expert)
         if attempt >= self._attempts:
             _unavailable(expert, error)
         logger.warning(
@@ -191,6 +195,7 @@ class RayDispatcher:
         )  # fmt: skip
         began = time.monotonic()
         while True:
+            self._require_open(expert)
             try:
                 await replica.actor.pid.remote()
             except RayActorError as again:
@@ -211,7 +216,8 @@ class _Replica:
         self.in_flight = 0
         resources = spec.resources
         self.actor = _ExpertActor.options(  # type: ignore[attr-defined]
-            name=f"{spec.name}#{index}",
+            # Two dispatchers may run the same expert on one cluster.
+            name=f"{spec.name}#{index}@{uuid4().hex[:8]}",
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             memory=int(resources.memory_gb * 2**30) or None,
@@ -282,39 +288,3 @@ def _raise_if_error(result: Any) -> Any:
 def _unavailable(expert: str, error: RayError, when: str = "and did not come back") -> NoReturn:
     cause = " ".join(str(error).split())[:300]
     raise ExpertUnavailableError(f"expert {expert!r}: its worker died {when} ({cause})") from error
-
-
-def _start(experts: Mapping[str, ExpertSpec], address: str | None) -> None:
-    if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        return
-    needed = sum(s.resources.cpus * s.resources.replicas for s in experts.values())
-    cores = os.cpu_count() or 1
-    if needed > cores:
-        logger.info("experts reserve %g CPUs, this machine has %d: they will share", needed, cores)
-    ray.init(
-        num_cpus=max(cores, int(-(-needed // 1))),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
-
-
-def _require_capacity(experts: Mapping[str, ExpertSpec]) -> None:
-    """Refuse what Ray would wait for without end."""
-    have = ray.cluster_resources()
-    for key, what, field in (("CPU", "CPUs", "cpus"), ("GPU", "GPUs", "gpus")):
-        need = sum(getattr(s.resources, field) * s.resources.replicas for s in experts.values())
-        if need > have.get(key, 0.0) + 1e-9:
-            raise CapacityError(
-                f"workers: the experts reserve {need:g} {what}, the cluster has "
-                f"{have.get(key, 0.0):g}; lower resources.{field} (fractions are allowed) or "
-                "resources.replicas, disable an expert, or add a machine"
-            )
-    need_bytes = sum(s.resources.memory_gb * s.resources.replicas for s in experts.values()) * 2**30
-    if need_bytes > have.get("memory", 0.0):
-        raise CapacityError(
-            f"workers: the experts reserve {need_bytes / 2**30:.1f} GiB of memory, the cluster "
-            f"offers {have.get('memory', 0.0) / 2**30:.1f}; lower resources.memory_gb"
-        )

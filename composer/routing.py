@@ -1,5 +1,6 @@
 """From a prompt and a model name to a decision: who may be asked, and who should be."""
 
+import logging
 import threading
 from collections.abc import Mapping
 
@@ -13,14 +14,16 @@ from experts_registry.errors import (
     RegistryError,
     unknown_name,
 )
-from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
 from experts_registry.types import Embedder, Prompt
 from routers.base import Candidate, Decision, Router, load_router
+from routers.building import build_router
 from routers.data import RoutingDataset
 
 __all__ = ["AUTO", "Routing"]
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"  # exists in every registry: all enabled LLMs, where the file does not say otherwise
 _CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
@@ -50,7 +53,9 @@ class Routing:
             return None
         if model == AUTO:
             return Composition(name=AUTO)
-        raise unknown_name("model", model, [AUTO, *known, *self._registry.llms])
+        if model in self._registry.retrievers:
+            raise RegistryError(f"model {model!r} is a retriever; ask an LLM or a composition")
+        raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms})
 
     def decide(self, prompt: Prompt, model: str) -> Decision:
         """Choose experts for a prompt."""
@@ -68,6 +73,7 @@ class Routing:
             raise PluginError(
                 f"composition {model!r}: retrieval is not available in this version; remove the key"
             )
+        prompt = prompt.limited(max_tokens=composition.limits.max_tokens)
         specs = self._members(composition)
         limit = composition.limits.usd_per_request
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
@@ -75,7 +81,7 @@ class Routing:
             raise _refusal(excluded)
         router = self._router(composition)
         if router is None:
-            return _without_router(composition, specs, excluded)
+            return _without_router(composition, specs, excluded, prompt)
         return router.route(
             prompt.query,
             experts=list(specs),
@@ -129,18 +135,21 @@ class Routing:
         if config is None:
             return None
         if isinstance(config, str):
-            return load_router(self._registry.resolve(config), encoder=self.encoder())
+            folder = self._registry.resolve(config)
+            if not (folder / "router.json").exists():
+                logger.warning(
+                    "composition %s: %s holds no router yet; 'expert-composer train' makes one",
+                    composition.name, folder,
+                )  # fmt: skip
+                return None
+            return load_router(folder, encoder=self.encoder())
         return self._fit(composition, config)
 
     def _fit(self, composition: Composition, config: InlineRouter) -> Router:
-        cls = load_plugin("routers", config.type)
         where = f"composition {composition.name!r}: router"
         if config.outcomes is None:
             raise ArtefactError(f"{where}: type {config.type!r} needs 'outcomes: <file>' to fit on")
-        try:
-            router: Router = cls(encoder=self.encoder(), **(config.model_extra or {}))
-        except TypeError as error:
-            raise ArtefactError(f"{where}: {error}") from error
+        router = build_router(config.type, self.encoder(), config.model_extra or {})
         return router.fit(RoutingDataset.load(self._registry.resolve(config.outcomes)))
 
 
@@ -152,11 +161,17 @@ def _excluded(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str
     if prompt.sampling.logprobs and spec.offers and "logprobs" not in spec.offers:
         return "does not offer logprobs"
     if usd is not None:
-        answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
-        cost = spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer)
+        cost = _cost(spec, prompt)
         if cost > usd:
             return f"expected to cost ${cost:.4f}, above the limit of ${usd:.4f}"
     return None
+
+
+def _cost(spec: ExpertSpec, prompt: Prompt) -> float:
+    """Estimate the price of a call in USD before it is made."""
+    size = sum(len(message.content) for message in prompt.messages)
+    answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
+    return spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer)
 
 
 def _refusal(excluded: Mapping[str, str]) -> ComposerError:
@@ -168,12 +183,15 @@ def _refusal(excluded: Mapping[str, str]) -> ComposerError:
 
 
 def _without_router(
-    composition: Composition, specs: Mapping[str, ExpertSpec], excluded: Mapping[str, str]
+    composition: Composition,
+    specs: Mapping[str, ExpertSpec],
+    excluded: Mapping[str, str],
+    prompt: Prompt,
 ) -> Decision:
     """Ask the baseline, else the cheapest: nothing was learned that could decide."""
 
     def price(name: str) -> float:
-        return specs[name].price.prompt + specs[name].price.completion
+        return _cost(specs[name], prompt)
 
     def rank(name: str) -> tuple[bool, bool, float]:
         return name in excluded, name != composition.baseline, price(name)
@@ -185,4 +203,4 @@ def _without_router(
     )
     rule = "the baseline" if names[0] == composition.baseline else "the cheapest, first in the file"
     reason = f"no router is trained for {composition.name!r}: {rule}"
-    return Decision((names[0],), (0.5,), reason, candidates)
+    return Decision((names[0],), (0.5,), reason, candidates, cost_unit="usd")

@@ -5,17 +5,18 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, Self, TypeVar
 
 from composer.background import BackgroundLoop
 from composer.dispatch import Dispatcher, LocalDispatcher, deadline, timed
 from composer.routing import Routing
-from composer.strategies import FAILOVER, Strategy, order_of_call
+from composer.strategies import FAILOVER, Single, Strategy, order_of_call
 from composer.trace import Answer, Ledger
-from experts_registry.errors import ComposerError, ExpertUnavailableError
+from experts_registry.errors import ComposerError, ExpertUnavailableError, PluginError
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
 from experts_registry.types import Generation, Message, Prompt
@@ -45,7 +46,8 @@ class Stream:
             while (piece := self._wait(anext(self._pieces, None))) is not None:
                 yield piece
         finally:
-            self._wait(self._pieces.aclose())
+            with suppress(ExpertUnavailableError):  # closed meanwhile: nothing is left to stop
+                self._wait(self._pieces.aclose())
 
     async def aclose(self) -> None:
         """Stop the expert."""
@@ -171,7 +173,7 @@ class Composer:
 
     def query(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Answer:
         """Answer a query; see `aquery`."""
-        return self._loop.run(self.aquery(text_or_messages, model=model, **sampling))
+        return self.run(self.aquery(text_or_messages, model=model, **sampling))
 
     def astream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``async for``."""
@@ -202,6 +204,10 @@ class Composer:
         self, prompt: Prompt, model: str, answer: list[Answer]
     ) -> AsyncGenerator[str]:
         plan = await self._plan(prompt, model)
+        if load_plugin("strategies", plan.strategy) is not Single:
+            raise PluginError(
+                f"{plan.who}: strategy {plan.strategy!r} gives no pieces; ask it without streaming"
+            )
         async with aclosing(self._failover(plan, answer)) as pieces:
             async for piece in timed(pieces, plan.who, plan.seconds):
                 yield piece
@@ -209,7 +215,7 @@ class Composer:
     async def _failover(self, plan: "_Plan", answer: list[Answer]) -> AsyncGenerator[str]:
         """Stream from the first expert that begins; what was passed on cannot be taken back."""
         ledger = Ledger(self.registry)
-        experts = order_of_call(plan.decision, attempts=2)
+        experts = order_of_call(plan.decision, Single().attempts)
         for expert in experts:
             began, is_begun = time.perf_counter(), False
             try:
@@ -222,21 +228,25 @@ class Composer:
                         elif chunk.text:
                             is_begun = True
                             yield chunk.text
+                if not answer:
+                    raise ExpertUnavailableError(
+                        f"expert {expert!r}: the stream ended early; ask again"
+                    )
+                return
             except FAILOVER as error:
                 ledger.failed(expert, began, error)
                 if is_begun or expert == experts[-1]:
                     raise
                 logger.warning("expert %s failed, asking the next best: %s", expert, error)
-            else:
-                if answer:
-                    return
-                raise ExpertUnavailableError(
-                    f"expert {expert!r}: the stream ended early; ask again"
-                )
 
     def run(self, coroutine: Awaitable[T]) -> T:
         """Wait for a coroutine on the loop of the plain verbs, such as ``dispatcher.load``."""
-        return self._loop.run(coroutine)
+        try:
+            return self._loop.run(coroutine)
+        finally:
+            # Where the loop refused it, nobody will await it any more.
+            if isinstance(coroutine, CoroutineType):
+                coroutine.close()
 
     # -- end ------------------------------------------------------------------------------------
 
@@ -244,11 +254,12 @@ class Composer:
         """Stop the experts."""
         await self.dispatcher.aclose()
         self._routing.close()
-        self._loop.stop()
+        await asyncio.to_thread(self._loop.stop)
 
     def close(self) -> None:
         """Stop the experts; see `aclose`."""
-        self._loop.run(self.dispatcher.aclose())
+        if not self._loop.is_stopped:
+            self._loop.run(self.dispatcher.aclose())
         self._routing.close()
         self._loop.stop()
 

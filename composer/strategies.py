@@ -5,7 +5,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from experts_registry.errors import ExpertBusyError, ExpertTimeoutError, ExpertUnavailableError
+from experts_registry.errors import (
+    ContextLengthError,
+    ExpertBusyError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+)
 from experts_registry.types import Generation, Prompt
 from routers.base import Decision
 
@@ -15,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 Call = Callable[[str, Prompt], Awaitable[Generation]]
 # Failures that another expert need not share. A refused request would be refused again.
-FAILOVER = (ExpertBusyError, ExpertTimeoutError, ExpertUnavailableError)
+FAILOVER = (ContextLengthError, ExpertBusyError, ExpertTimeoutError, ExpertUnavailableError)
 
 
 class Strategy(Protocol):

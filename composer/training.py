@@ -1,21 +1,18 @@
 """From outcomes to a saved router that was judged on queries it had not seen."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from composer.evaluation import evaluate
 from composer.report import Report
-from experts_registry.errors import ArtefactError, OptionError, nearest
-from experts_registry.plugins import load_plugin
+from experts_registry.errors import ArtefactError
 from experts_registry.types import Embedder
 from routers.base import Router, load_router
 from routers.data import RoutingDataset
 from routers.splits import split
 
-__all__ = ["Trained", "build_router", "evaluate_saved", "train"]
+__all__ = ["Trained", "evaluate_saved", "train"]
 
 
 @dataclass(frozen=True)
@@ -25,24 +22,6 @@ class Trained:
     router: Router
     report: Report
     path: Path
-
-
-def build_router(name: str, encoder: Embedder, options: Mapping[str, Any]) -> Router:
-    """Make an unfitted router by registered name or ``module:Name``.
-
-    Raises:
-        PluginError: there is no such router.
-        OptionError: it has no such hyperparameter, or refuses the value.
-    """
-    cls = load_plugin("routers", name)
-    known = [f.name for f in fields(cls) if f.init and f.name != "encoder"]
-    for key in options:
-        if key not in known:
-            raise OptionError(
-                f"router {name!r}: {key!r} is not one of {', '.join(known)}{nearest(key, known)}"
-            )
-    router: Router = cls(encoder=encoder, **options)
-    return router
 
 
 def train(
@@ -60,6 +39,7 @@ def train(
     Raises:
         DataError: there are too few outcomes to hold any out.
     """
+    _make_folder(out)  # before the work, not after it
     parts = split(data, test=test, seed=seed)
     router.fit(parts.train)
     report = evaluate(router, parts.train, parts.test)
@@ -79,8 +59,16 @@ def evaluate_saved(path: Path, encoder: Embedder, data: RoutingDataset) -> Repor
     made = router.lineage_.get("split", {})
     if made.get("data") != data.digest:
         raise ArtefactError(
-            f"{path}: was trained on other outcomes; evaluate with the same ones, "
-            "or train again on these"
+            f"{path}: was trained on other outcomes, or with another --cost; evaluate with the "
+            "same, or train again on these"
         )
     parts = split(data, test=made["test"], seed=made["seed"])
     return evaluate(router, parts.train, parts.test)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "report.json").touch()
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be written ({error.strerror}); use --out") from error

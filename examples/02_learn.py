@@ -8,16 +8,17 @@ from composer import Composer
 from composer.measuring import measure
 from composer.routing import Routing
 from composer.starter import write_starter
-from composer.training import build_router, train
+from composer.training import train
 from experts_registry import Registry
 from routers import RoutingDataset
+from routers.building import build_router
 
 
 def main() -> None:
     """Do in Python what ``init``, ``collect``, ``train`` and ``route`` do."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        experts, queries = write_starter(folder)
+        experts, queries, _ = write_starter(folder)
         outcomes = folder / "outcomes.parquet"
         summary = asyncio.run(measure(experts, queries, outcomes, workers=False, quiet=True))
         print(summary)

@@ -10,6 +10,9 @@ from experts_registry.errors import PluginError, nearest
 __all__ = ["load_plugin", "plugin_names"]
 
 
+_ONE = {"backends": "backend", "routers": "router", "strategies": "strategy"}
+
+
 @cache
 def _points(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
@@ -30,11 +33,11 @@ def load_plugin(group: str, name: str) -> Any:
     if point is None and ":" not in name:
         known = plugin_names(group)
         raise PluginError(
-            f"{group[:-1]} {name!r} is not one of {', '.join(known)}{nearest(name, known)}; "
+            f"{_ONE[group]} {name!r} is not one of {', '.join(known)}{nearest(name, known)}; "
             "a plug-in of your own is named 'module:Name'"
         )
     module, _, attribute = (point.value if point else name).partition(":")
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise PluginError(f"{group[:-1]} {name!r}: cannot be imported: {error}") from error
+        raise PluginError(f"{_ONE[group]} {name!r}: cannot be imported: {error}") from error

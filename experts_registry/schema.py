@@ -14,6 +14,7 @@ __all__ = [
     "Offer",
     "Price",
     "RegistryFile",
+    "RequestLimits",
     "Resources",
     "RetrievalSpec",
     "Select",
@@ -57,10 +58,19 @@ class Resources(_Frozen):
 
 
 class Limits(_Frozen):
-    """Bounds on the calls to one expert, or on one request to a composition."""
+    """Bounds on the calls to one expert."""
 
     seconds: float | None = Field(None, gt=0, description="Longest wait for the whole answer.")
     concurrency: int | None = Field(None, ge=1, description="Most calls in flight at once.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="Tokens to generate where the caller does not say."
+    )
+
+
+class RequestLimits(_Frozen):
+    """Bounds on one request to a composition."""
+
+    seconds: float | None = Field(None, gt=0, description="Longest wait for the whole answer.")
     max_tokens: int | None = Field(
         None, ge=1, description="Tokens to generate where the caller does not say."
     )
@@ -157,11 +167,11 @@ class Composition(_Frozen):
     )
     select: Select = Field(Select(), description="How predictions become a choice.")
     baseline: str | None = Field(
-        None, description="The expert to beat: asked where the router has no opinion."
+        None, description="The expert to beat; asked as long as no router is trained."
     )
     strategy: str = Field("single", description="How answers are composed.")
     retrieval: RetrievalSpec | None = Field(None, description="Retrieve before answering.")
-    limits: Limits = Field(Limits(), description="Bounds on one request.")
+    limits: RequestLimits = Field(RequestLimits(), description="Bounds on one request.")
 
 
 class RegistryFile(_Frozen):

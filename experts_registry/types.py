@@ -1,13 +1,13 @@
 """The values that cross every boundary, and what an expert can do: `LLM` and `Embedder`."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experts_registry.errors import OptionError, PromptError
+from experts_registry.errors import OptionError, PromptError, nearest
 
 __all__ = [
     "LLM",
@@ -62,6 +62,19 @@ class Sampling:
     logprobs: bool = False
 
     def __post_init__(self) -> None:
+        for name, kind in (
+            ("max_tokens", int),
+            ("seed", int),
+            ("temperature", float),
+            ("top_p", float),
+        ):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (int, kind)):
+                raise OptionError(f"{name}: {value!r} is not a number; use one, or leave it out")
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if not all(isinstance(text, str) for text in stop):
+            raise OptionError(f"stop: {self.stop!r} is not a text or a list of texts")
+        object.__setattr__(self, "stop", stop)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise OptionError(f"max_tokens: {self.max_tokens} is below 1; use 1 or more")
         if self.temperature is not None and not 0 <= self.temperature <= 2:
@@ -92,7 +105,14 @@ class Prompt:
 
         Raises:
             PromptError: there is nothing to ask.
+            OptionError: a sampling setting is unknown or out of its range.
         """
+        known = [f.name for f in fields(Sampling)]
+        for name in sampling:
+            if name not in known:
+                raise OptionError(
+                    f"sampling: {name!r} is not one of {', '.join(known)}{nearest(name, known)}"
+                )
         if isinstance(text_or_messages, Prompt):
             prompt = cls(
                 text_or_messages.messages,
@@ -101,8 +121,11 @@ class Prompt:
             )
         elif isinstance(text_or_messages, str):
             prompt = cls((Message("user", text_or_messages),), Sampling(**sampling))
-        else:
+        elif isinstance(text_or_messages, Sequence) and not isinstance(text_or_messages, bytes):
             prompt = cls(tuple(map(_message, text_or_messages)), Sampling(**sampling))
+        else:
+            kind = type(text_or_messages).__name__
+            raise PromptError(f"query: is a {kind}; use a text, a list of messages or a Prompt")
         if not prompt.query.strip():
             raise PromptError("query: the last user message is empty; write a question or a task")
         return prompt
@@ -119,9 +142,13 @@ class Prompt:
         return replace(self, sampling=replace(self.sampling, max_tokens=max_tokens))
 
 
-def _message(value: Message | Mapping[str, Any]) -> Message:
+def _message(value: Any) -> Message:
     if isinstance(value, Message):
         return value
+    if not isinstance(value, Mapping):
+        raise PromptError(
+            f"messages: {value!r:.80} is no message; use {{'role': ..., 'content': ...}}"
+        )
     rest = dict(value)
     role, content = rest.pop("role", None), rest.pop("content", None)
     if not isinstance(role, str):
@@ -130,7 +157,10 @@ def _message(value: Message | Mapping[str, Any]) -> Message:
         return Message(role, content or "", rest)
     if not isinstance(content, list):
         raise PromptError(f"messages: content is a {type(content).__name__}; use a string")
-    texts = [p["text"] for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
+    parts = [p for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
+    texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
+    if len(texts) < len(parts):
+        raise PromptError("messages: a content part of type text has no 'text'; write one")
     return Message(role, "\n".join(texts), {**rest, "content": content})
 
 

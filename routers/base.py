@@ -64,6 +64,10 @@ class Router(ABC):
     state_: dict[str, FloatArray] = field(default_factory=dict, init=False, repr=False)
     lineage_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.cost_weight < np.inf:
+            raise OptionError(f"cost_weight: {self.cost_weight!r} is not a number of at least 0")
+
     # -- what a subclass writes -----------------------------------------------------------------
 
     @abstractmethod
@@ -220,6 +224,7 @@ class Router(ABC):
             reason=reason,
             candidates=tuple(candidates),
             router=type(self).name or type(self).__name__,
+            cost_unit=self.cost_unit_,
             details=details,
         )
 

@@ -97,6 +97,7 @@ class CategoryRouter(Router):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.categories, Path):
             self.categories = str(self.categories)
         for name, value, known in (

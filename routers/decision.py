@@ -50,6 +50,7 @@ class Decision:
         reason: one sentence for people.
         candidates: every expert that was considered, best utility first, excluded ones last.
         router: the registered name of the router that decided, or an empty string.
+        cost_unit: what the candidates' costs count: ``usd`` a query, ``B params``, ``s``.
         details: what the router knows beyond the numbers: category probabilities, fallback ...
     """
 
@@ -58,6 +59,7 @@ class Decision:
     reason: str
     candidates: tuple[Candidate, ...] = ()
     router: str = ""
+    cost_unit: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from composer.cli.output import Json, RegistryPath, Workers, print_json, say
+from composer.cli.output import Json, RegistryPath, Workers, error_json, print_json, say
 
 if TYPE_CHECKING:
     from composer.trace import Answer
@@ -72,7 +72,10 @@ def chat(
     max_tokens: MaxTokens = None,
     json: Json = False,
 ) -> None:
-    """Talk: each turn is routed anew with the conversation so far; an empty line ends it."""
+    """Talk: each turn is routed anew with the conversation so far; an empty line ends it.
+
+    With --json, each turn is one line.
+    """
     from composer.sdk import Composer
     from experts_registry.errors import ExpertError, PromptError
 
@@ -87,11 +90,11 @@ def chat(
                         typer.echo(piece, nl=False)
             except (ExpertError, PromptError) as error:
                 messages.pop()  # so that the next turn does not repeat what failed
-                typer.echo(f"error: {error}", err=True)
+                _report(error, json)
                 continue
             messages.append({"role": "assistant", "content": stream.answer.text})
             if json:
-                print_json(answer_json(stream.answer))
+                print_json(answer_json(stream.answer), is_line=True)
             else:
                 say()
                 _sign(stream.answer, False)
@@ -124,11 +127,21 @@ def _sign(answer: "Answer", explain: bool) -> None:
         f"[{answer.expert} · {answer.decision.reason} · {usage.completion_tokens} tokens · "
         f"{answer.seconds:.1f} s · ${answer.cost:.6f}]",
         dim=True,
+        err=True,  # so that `ask > file` keeps the answer alone
     )
 
 
+def _report(error: Exception, json: bool) -> None:
+    if json:
+        print_json(error_json(error), is_line=True)
+    else:
+        typer.echo(f"error: {error}", err=True)
+
+
 def _read(query: str) -> str:
-    return typer.get_text_stream("stdin").read() if query == "-" else query
+    if query != "-":
+        return query
+    return typer.get_binary_stream("stdin").read().decode("utf-8", "replace")
 
 
 def _next_line(json: bool) -> str:

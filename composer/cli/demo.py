@@ -48,7 +48,7 @@ def _router(demo: "Demo", recollect: bool, quiet: bool) -> dict[str, Any]:
     from composer.cli.report import report_lines
     from composer.demo.run import collect, learn
 
-    count = len(demo.queries.read_text().splitlines())
+    count = len(demo.queries.read_text(encoding="utf-8").splitlines())
     _title(f"2  How well each answers {count} graded queries", quiet)
     if recollect:
         asyncio.run(collect(demo, quiet=quiet))

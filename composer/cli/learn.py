@@ -1,6 +1,7 @@
 """Verbs that measure and learn: collect, train, evaluate, demo."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,8 @@ def collect(
     else:
         say(f"{out}: {summary}")
         say(f"next: expert-composer train --outcomes {out}")
+    if summary.given_up:
+        raise typer.Exit(1)
 
 
 def train(
@@ -67,35 +70,37 @@ def train(
     test: Annotated[
         float, typer.Option(help="Share of queries held out.", min=0.05, max=0.9)
     ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split.", min=0)] = 0,
     json: Json = False,
 ) -> None:
     """Fit a router, judge it on held-out queries beside the baselines, save it."""
     from composer.cli.report import report_lines
     from composer.routing import Routing
-    from composer.training import build_router
     from composer.training import train as fit
     from experts_registry.registry import Registry
+    from routers.building import build_router
     from routers.data import RoutingDataset
 
     routing = Routing(Registry.load(registry))
     data = RoutingDataset.load(outcomes, cost=_cost(cost))
     estimator = build_router(router, routing.encoder(), pairs(set_))
-    folder = out or Path("routers") / router.rpartition(":")[2].lower()
+    # Beside the registry: that is where a composition's `router: routers/category` is looked for.
+    folder = out or registry.parent / "routers" / router.rpartition(":")[2].lower()
     trained = fit(estimator, data, folder, test=test, seed=seed)
     if json:
         print_json({"router": str(trained.path), "report": trained.report.to_json()})
         return
     for line in report_lines(trained.report):
         say(line)
-    say(f"saved {trained.path}; use it with 'router: {trained.path}' in a composition")
+    name = os.path.relpath(trained.path, registry.parent)
+    say(f"saved {trained.path}; use it with 'router: {name}' in a composition of {registry}")
 
 
 def evaluate(
     outcomes: Outcomes = Path("outcomes.parquet"),
-    router: Annotated[Path, typer.Option(help="Folder of a trained router.")] = Path(
-        "routers/category"
-    ),
+    router: Annotated[
+        Path | None, typer.Option(help="Folder of a trained router [routers/category].")
+    ] = None,
     registry: RegistryPath = Path("experts.yaml"),
     cost: Cost = None,
     plot: Annotated[
@@ -112,7 +117,8 @@ def evaluate(
 
     routing = Routing(Registry.load(registry))
     data = RoutingDataset.load(outcomes, cost=_cost(cost))
-    report = evaluate_saved(router, routing.encoder(), data)
+    folder = router or registry.parent / "routers" / "category"
+    report = evaluate_saved(folder, routing.encoder(), data)
     if plot is not None:
         from composer.plots import draw_report
 
@@ -127,7 +133,8 @@ def evaluate(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for what the demo makes.")] = Path("demo-out"),
     recollect: Annotated[
-        bool, typer.Option("--collect", help="Measure the experts anew (about half an hour).")
+        bool,
+        typer.Option("--collect", help="Measure the experts anew (under an hour on two cores)."),
     ] = False,
     hub: Annotated[
         bool, typer.Option("--hub", help="Take the models from their upstream repositories.")

@@ -3,17 +3,16 @@
 Nothing heavy is imported here or at the top of a verb's module: ``--help`` must be quick.
 """
 
-import json
 import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from composer.cli import ask, experts, learn, show
-from experts_registry.errors import ComposerError
+from composer.cli.output import error_json, print_json
+from experts_registry.errors import ComposerError, DataError
 
 __all__ = ["main"]
 
@@ -61,18 +60,19 @@ def main() -> None:
         app()
     except ComposerError as error:
         _fail(error)
+    except (OSError, UnicodeError) as error:
+        # A file, a pipe or a disk that no verb looked after: still no traceback.
+        _fail(DataError(f"{type(error).__name__}: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away: `expert-composer experts list | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 def _fail(error: ComposerError) -> None:
-    if "--json" in sys.argv:
-        body: dict[str, Any] = {"error": {"type": type(error).__name__, "message": str(error)}}
-        sys.stdout.write(json.dumps(body) + "\n")
-    else:
-        sys.stderr.write(f"error: {error}\n")
+    try:
+        if "--json" in sys.argv:
+            print_json(error_json(error))
+        else:
+            typer.echo(f"error: {error}", err=True)
+    except OSError:  # nobody can be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)

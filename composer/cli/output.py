@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Json", "RegistryPath", "Workers", "pairs", "print_json", "say"]
+__all__ = ["Json", "RegistryPath", "Workers", "error_json", "pairs", "print_json", "say"]
 
 RegistryPath = Annotated[
     Path,
@@ -24,9 +24,14 @@ def say(text: str = "") -> None:
     typer.echo(text)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, is_line: bool = False) -> None:
     """Print for machines; NaN, which JSON does not know, becomes null."""
-    typer.echo(json.dumps(_plain(value), ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(_plain(value), ensure_ascii=False, indent=None if is_line else 2))
+
+
+def error_json(error: Exception) -> dict[str, Any]:
+    """Return an error as JSON values."""
+    return {"error": {"type": type(error).__name__, "message": str(error)}}
 
 
 def _plain(value: Any) -> Any:
@@ -42,16 +47,13 @@ def _plain(value: Any) -> Any:
 
 
 def pairs(texts: list[str] | None) -> dict[str, Any]:
-    """Read KEY=VALUE arguments; a value is read as YAML."""
-    import yaml
+    """Read KEY=VALUE arguments; a value is read as in the expert file."""
+    from experts_registry.lines import parse_yaml
 
     values = {}
     for text in texts or []:
         key, sign, value = text.partition("=")
-        if not sign:
+        if not sign or not key:
             raise typer.BadParameter(f"{text!r} is not KEY=VALUE")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise typer.BadParameter(f"{text!r}: {value!r} is not a YAML value") from None
+        values[key] = parse_yaml(f"value: {value}\n", text).data["value"]
     return values

@@ -9,6 +9,8 @@ from composer.cli.output import Json, RegistryPath, print_json, say
 
 __all__ = ["doctor", "init", "schema", "validate", "version"]
 
+_MARKS = {"ok": "✓", "note": "!", "error": "✗"}
+
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path(),
@@ -41,7 +43,7 @@ def validate(
 
     file = Registry.load(registry)
     findings = check_registry(file, models=models)
-    errors = [f for f in findings if f.is_error]
+    errors = [f for f in findings if f.level == "error"]
     if json:
         print_json(
             {
@@ -54,7 +56,7 @@ def validate(
         )
     else:
         for finding in findings:
-            typer.secho(f"{'error' if finding.is_error else 'note'}: {finding.text}", err=True)
+            typer.secho(f"{finding.level}: {finding.text}", err=True)
         say(
             f"{registry}: {len(file.experts)} experts, {len(file.compositions)} compositions, "
             f"digest {file.digest[:12]}" + ("" if errors else ": valid")
@@ -63,7 +65,7 @@ def validate(
 
 
 def schema(json: Json = True) -> None:
-    """Print the JSON Schema of the expert file, for editors."""
+    """Print the JSON Schema of the expert file, for editors; it is JSON with or without --json."""
     from experts_registry.registry import registry_schema
 
     print_json(registry_schema())
@@ -92,5 +94,5 @@ def doctor(
         print_json([vars(f) for f in findings])
     else:
         for finding in findings:
-            typer.secho(f"{'✗' if finding.is_error else '✓'} {finding.text}")
-    raise typer.Exit(1 if any(f.is_error for f in findings) else 0)
+            typer.secho(f"{_MARKS[finding.level]} {finding.text}")
+    raise typer.Exit(1 if any(f.level == "error" for f in findings) else 0)

@@ -19,11 +19,12 @@ from composer.report import Report
 from composer.routing import Routing
 from composer.sdk import Composer
 from composer.trace import Answer
-from composer.training import build_router, train
+from composer.training import train
 from experts_registry.errors import DataError
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
 from experts_registry.sources import locate
+from routers.building import build_router
 from routers.data import RoutingDataset
 
 __all__ = ["FRESH", "Demo", "ask_fresh", "learn", "prepare", "set_up"]
@@ -146,8 +147,8 @@ def _locate(spec: ExpertSpec) -> float:
 
 def _take_from_hub(path: Path) -> None:
     """Replace every packaged model by the repository that it was made from."""
-    document = yaml.safe_load(path.read_text())
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
     for expert in document["experts"]:
         expert["model"] = expert["tags"]["upstream"]
         expert.pop("sha256", None)
-    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -14,6 +14,7 @@ experts:
   - {name: dead, kind: llm, backend: echo, model: echo, options: {fail: unavailable}}
   - {name: slow, kind: llm, backend: echo, model: echo, limits: {seconds: 0.05},
      options: {delay: 30}}
+  - {name: patient, kind: llm, backend: echo, model: echo, options: {delay: 60}}
   - {name: words, kind: retriever, backend: hashing, model: hashing}
 compositions:
   - {name: shaky, experts: [dead, cheap], baseline: dead}

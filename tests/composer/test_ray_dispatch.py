@@ -135,7 +135,7 @@ def test_an_unknown_expert_is_refused(dispatcher):
 
 
 def test_more_gpus_than_there_are_is_an_error_and_not_a_wait(dispatcher):
-    with pytest.raises(CapacityError, match=r"reserve 64 GPUs, the cluster has"):
+    with pytest.raises(CapacityError, match=r"reserve 64 GPUs, the cluster has 0 free"):
         RayDispatcher({"a": echo("a", resources={"gpus": 64})})
 
 
@@ -164,6 +164,32 @@ def test_a_worker_killed_during_a_collection_costs_no_cell(dispatcher, tmp_path,
     data = RoutingDataset.load(tmp_path / "o.parquet")
     assert data.quality.tolist() == [[1.0]] * 12
     assert done.asked == 12
+
+
+def test_a_second_dispatcher_shares_the_cluster_and_leaves_it_running(dispatcher):
+    async def main():
+        second = RayDispatcher({"quick": echo("quick", resources=SMALL)})
+        answer = await second.generate("quick", Prompt.of("second"))
+        await second.aclose()
+        return answer.text, (await dispatcher.generate("quick", Prompt.of("first"))).text
+
+    assert asyncio.run(main()) == ("second", "first")
+
+
+def test_closing_ends_the_calls_in_flight_with_a_clear_error(dispatcher):
+    async def main():
+        second = RayDispatcher({"a": echo("a", resources=SMALL, options={"delay": 60})})
+        await second.load("a")
+        calls = [asyncio.create_task(second.generate("a", Prompt.of("x"))) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        await second.aclose()
+        await second.aclose()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        with pytest.raises(ExpertUnavailableError, match="'a': the dispatcher is closed"):
+            await second.generate("a", Prompt.of("x"))
+        return ends
+
+    assert {type(end) for end in asyncio.run(main())} == {ExpertUnavailableError}
 
 
 def test_the_sdk_asks_workers_and_survives_a_kill(dispatcher, tmp_path):

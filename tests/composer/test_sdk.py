@@ -1,13 +1,19 @@
 import asyncio
+import threading
+import time
 
 import pytest
 
 from composer import Composer
 from composer.dispatch import LocalDispatcher
+from experts_registry.backends.echo import EchoLLM
 from experts_registry.errors import (
+    ComposerError,
     ContextLengthError,
+    ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
+    PluginError,
     PromptError,
     RegistryError,
     UnknownNameError,
@@ -94,7 +100,7 @@ def test_the_composition_limits_the_answer(composer):
 def test_auto_exists_without_being_declared(composer):
     decision = composer.route("hello")
     assert "no router is trained" in decision.reason
-    assert {c.expert for c in decision.candidates} == {"cheap", "dear", "dead", "slow"}
+    assert {c.expert for c in decision.candidates} == {"cheap", "dear", "dead", "slow", "patient"}
 
 
 def test_an_unknown_model_offers_the_nearest(composer):
@@ -155,6 +161,70 @@ def test_a_closed_composer_refuses_calls(registry_path):
     composer.close()
     with pytest.raises(ExpertUnavailableError, match="closed"):
         composer.query("hello", model="dear")
+
+
+def test_closing_twice_is_fine_and_ends_calls_in_flight(registry_path):
+    composer = Composer.load(registry_path)
+    ends = []
+
+    def ask():
+        try:
+            composer.query("hello", model="patient")
+        except ExpertUnavailableError as error:
+            ends.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not composer.dispatcher._open:
+        time.sleep(0.01)
+    composer.close()
+    composer.close()
+    thread.join(timeout=10)
+    assert ends == ["the composer was closed; make a new one"]
+
+
+def test_a_plain_verb_on_the_composers_own_loop_is_refused(composer):
+    async def main():
+        return composer.query("hello", model="cheap")
+
+    with pytest.raises(ComposerError, match="await aquery"):
+        composer.run(main())
+
+
+def test_a_stream_can_be_left_in_the_middle(composer):
+    for _ in composer.stream("one two three", model="cheap"):
+        break
+    assert composer.query("still here", model="cheap").text == "still here"
+
+
+def test_a_backend_that_breaks_is_an_error_that_names_it(composer, monkeypatch):
+    monkeypatch.setattr(EchoLLM, "generate", None)
+    with pytest.raises(ExpertReplyError, match=r"'cheap': its backend failed: TypeError"):
+        composer.query("hello", model="cheap")
+
+
+def test_an_unknown_strategy_is_refused_by_query_and_by_stream(registry_path):
+    with registry_path.open("a") as file:
+        file.write("  - {name: casc, experts: [cheap], strategy: cascade}\n")
+    with Composer.load(registry_path) as composer:
+        with pytest.raises(PluginError, match="'cascade'"):
+            composer.query("hello", model="casc")
+        with pytest.raises(PluginError, match="'cascade'"):
+            list(composer.stream("hello", model="casc"))
+
+
+def test_a_prompt_too_long_for_one_expert_goes_to_the_next(registry_path):
+    text = registry_path.read_text().replace(
+        "price: {prompt: 1,", "context_window: 4, price: {prompt: 1,"
+    )
+    registry_path.write_text(text)
+    with Composer.load(registry_path) as composer:
+        answer = composer.query("one two three four five six", model="frugal", max_tokens=8)
+    assert answer.expert == "dear"
+
+
+def test_one_stop_string_is_one_stop_string(composer):
+    assert composer.query("hello world", model="cheap", stop="wor").text == "hello "
 
 
 def test_a_composition_of_disabled_experts_says_so(registry_path):

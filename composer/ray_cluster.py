@@ -1,0 +1,137 @@
+"""The Ray cluster that workers run on: join it, or start one here and share it in this process."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import ray
+from ray.exceptions import RayError
+
+from experts_registry.errors import CapacityError
+from experts_registry.schema import ExpertSpec
+
+__all__ = ["join", "leave"]
+
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 256 * 2**20  # answers are small; weights are mapped from files
+FREE_SECONDS = 5.0  # how long workers that were just stopped take to give back what they reserved
+
+_lock = threading.Lock()
+_sharing = 0  # users of the cluster that was started here
+
+
+def join(experts: Mapping[str, ExpertSpec]) -> bool:
+    """Connect to Ray and make sure that it can host the experts.
+
+    An initialised Ray is used as it is; else the cluster that ``RAY_ADDRESS`` names; else one is
+    started on this machine.
+
+    Returns:
+        Whether the caller must `leave`, because the cluster ends with its last user here.
+
+    Raises:
+        CapacityError: Ray does not start, or cannot host the experts.
+    """
+    global _sharing
+    with _lock:
+        is_ours = _sharing > 0
+        if not ray.is_initialized():
+            try:
+                _in_a_lasting_thread(lambda: _start(experts))
+            except (ConnectionError, OSError, RuntimeError, ValueError, RayError) as error:
+                raise CapacityError(
+                    f"workers: Ray does not start: {' '.join(str(error).split())[:300]}; mend or "
+                    "unset RAY_ADDRESS, or run without workers"
+                ) from error
+            is_ours = True
+        _sharing += is_ours
+    try:
+        _require_capacity(experts)
+    except CapacityError:
+        if is_ours:
+            leave()
+        raise
+    return is_ours
+
+
+def leave() -> None:
+    """Stop the cluster that was started here if nobody else in this process uses it."""
+    global _sharing
+    with _lock:
+        _sharing -= 1
+        if _sharing == 0:
+            ray.shutdown()
+
+
+def _start(experts: Mapping[str, ExpertSpec]) -> None:
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False, logging_level="ERROR")
+        return
+    needed = sum(s.resources.cpus * s.resources.replicas for s in experts.values())
+    cores = os.cpu_count() or 1
+    if needed > cores:
+        logger.info("experts reserve %g CPUs, this machine has %d: they will share", needed, cores)
+    ray.init(
+        address="local",
+        num_cpus=max(cores, int(-(-needed // 1))),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+
+
+def _in_a_lasting_thread(start: Callable[[], None]) -> None:
+    """Start Ray in a thread that lives as long as this process.
+
+    Its processes are told to end with the thread that started them, and a thread of a pool, where
+    a server may build its composer, ends long before the server does.
+    """
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    done, failure = threading.Event(), []
+
+    def run() -> None:
+        try:
+            start()
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller
+            failure.append(error)
+        done.set()
+        threading.Event().wait()
+
+    threading.Thread(target=run, name="ray-start", daemon=True).start()
+    done.wait()
+    if failure:
+        raise failure[0]
+
+
+def _require_capacity(experts: Mapping[str, ExpertSpec]) -> None:
+    """Refuse what Ray would wait for without end."""
+    end = time.monotonic() + FREE_SECONDS
+    while (lack := _lacking(experts, ray.available_resources())) and time.monotonic() < end:
+        time.sleep(0.2)
+    if lack:
+        raise CapacityError(f"workers: {lack}")
+
+
+def _lacking(experts: Mapping[str, ExpertSpec], free: Mapping[str, float]) -> str:
+    """Say what of the cluster does not suffice, or nothing."""
+    for key, what, field in (
+        ("GPU", "GPUs", "gpus"),
+        ("CPU", "CPUs", "cpus"),
+        ("memory", "GiB of memory", "memory_gb"),
+    ):
+        unit = 2**30 if key == "memory" else 1
+        need = sum(getattr(s.resources, field) * s.resources.replicas for s in experts.values())
+        have = free.get(key, 0.0) / unit
+        if need > have + 1e-6:
+            return (
+                f"the experts reserve {need:g} {what}, the cluster has {have:g} free; lower "
+                f"resources.{field} (fractions are allowed) or resources.replicas, disable an "
+                "expert, or add a machine"
+            )
+    return ""
