@@ -1,7 +1,8 @@
 # Two commands do everything: `make demo` and `make test`.
-# On a machine with an NVIDIA GPU the same torch pin installs a CUDA build where pip finds one;
-# for a small CPU-only build on Linux see "CPU-only" in README.md.
+# The torch pin takes the CUDA build of the package index on Linux, which is right with a GPU.
+# Without one, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves gigabytes.
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 
@@ -17,6 +18,8 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11; run: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@test -z "$(TORCH_INDEX)" || \
+	  $(BIN)/pip install --quiet -c constraints.txt --index-url "$(TORCH_INDEX)" torch
 
 $(VENV)/.demo: pyproject.toml constraints.txt requirements-models.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo]"

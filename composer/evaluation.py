@@ -42,7 +42,7 @@ __all__ = ["Report", "best_columns", "evaluate"]
 IntArray = NDArray[np.integer[Any]]
 COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0)
 _TIMED = 20
-_FEWEST = 20  # on fewer queries the bootstrap sees too little to call anything significant
+FEWEST = 20  # on fewer queries the bootstrap sees too little to call anything significant
 
 
 def evaluate(
@@ -177,7 +177,7 @@ def _compare(
 ) -> Comparison:
     interval = _interval(difference)
     verdict: Verdict = "not significant"
-    if queries >= _FEWEST and (interval.low > 0 or interval.high < 0):
+    if queries >= FEWEST and (interval.low > 0 or interval.high < 0):
         verdict = "better" if interval.low > 0 else "worse"
     return Comparison(
         baseline=baseline.name,

@@ -43,6 +43,8 @@ class Journal:
         Raises:
             DataError: another process holds it, or the disk is full or read-only.
         """
+        if not path.name or path.is_dir():
+            raise DataError(f"{path}: is a folder; name a file, for example outcomes.parquet")
         lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=0)
         with _disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.transforms import Bbox
 
 from composer.report import CategoryResult, Point, PolicyResult, Report
-from experts_registry.errors import DataError
+from experts_registry.errors import DataError, PluginError
+
+try:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.transforms import Bbox
+except ImportError as error:
+    raise PluginError(
+        "plots: matplotlib is missing; run: pip install 'expert-composer[plots]'"
+    ) from error
 
 __all__ = ["category_heatmap", "draw_report", "quality_cost"]
 
@@ -42,6 +48,8 @@ def draw_report(report: Report, path: str | Path) -> list[Path]:
         DataError: the folder cannot be written.
     """
     path = Path(path)
+    if not path.name or path.is_dir():
+        raise DataError(f"{path}: is a folder; name a picture, for example quality-cost.png")
     beside = path.with_name(f"{path.stem}-categories{path.suffix}")
     return [*quality_cost(report, path), *category_heatmap(report, beside)]
 

@@ -115,13 +115,14 @@ def evaluate(
     from experts_registry.registry import Registry
     from routers.data import RoutingDataset
 
+    if plot is not None:
+        from composer.plots import draw_report  # before the work: it may be missing
+
     routing = Routing(Registry.load(registry))
     data = RoutingDataset.load(outcomes, cost=_cost(cost))
     folder = router or registry.parent / "routers" / "category"
     report = evaluate_saved(folder, routing.encoder(), data)
     if plot is not None:
-        from composer.plots import draw_report
-
         draw_report(report, plot)
     if json:
         print_json(report.to_json())

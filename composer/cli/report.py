@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from composer.evaluation import FEWEST
+
 if TYPE_CHECKING:
     from composer.report import CategoryResult, Report
 
@@ -32,6 +34,8 @@ def _categories(report: "Report") -> Iterator[str]:
     columns = [max(len(expert), 6) + 2 for expert in report.experts]
     names = "".join(f"{e:>{w}}" for e, w in zip(report.experts, columns, strict=True))
     yield f"{report.queries} held-out queries; mean quality, * where the router mostly goes"
+    if report.queries < FEWEST:
+        yield f"fewer than {FEWEST} queries are too few to call any difference significant"
     yield f"{'category':<{max(width, 8)}}    n{names}  router"
     for row in report.categories:
         cells = "".join(_cell(row, e, w) for e, w in zip(report.experts, columns, strict=True))
@@ -48,6 +52,7 @@ def _policies(report: "Report") -> Iterator[str]:
     against = {c.baseline: c for c in report.comparisons}
     width = max(len(p.name) for p in report.policies)
     unit = f"cost ({report.cost_unit})" if report.cost_unit else "cost"
+    yield "quality is the mean over categories, so that each counts the same"
     yield f"{'policy':<{width}}  quality [95 % interval]  {unit:>13}  router minus it"
     for policy in report.policies:
         low, high = policy.interval.low, policy.interval.high
