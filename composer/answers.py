@@ -139,7 +139,7 @@ def _value(match: re.Match[str]) -> float:
 # -- labels -----------------------------------------------------------------------------------
 
 _ANSWER_IS = (
-    r"(?i:answer|correct\s+(?:option|choice)|respuesta|réponse|antwort|risposta|resposta|ответ|"
+    r"(?i:answer|correct\s+(?:option|choice|one)|respuesta|réponse|antwort|risposta|resposta|ответ|"
     r"答案|答え|정답)(?i:\W{0,5}(?:is|es|est|ist|è|é|是|为|は))?[\W_]{0,8}"
 )
 _NO_WORD_BEFORE = rf"(?<![^\W{_UNSPACED}])"
@@ -150,7 +150,7 @@ def choice_of(response: str, choices: Sequence[str]) -> str | None:
     """Return the label that a response picks, or ``None``.
 
     In this order: the whole response; after "answer is" or "answer:"; boxed or in parentheses;
-    at the start, as in "b) ..."; the first one that stands alone.
+    at the start, as in "b) ..."; the first one that stands alone and is no word, as in "A dog".
     """
     named = {fold(choice): choice for choice in choices}
     text = unicodedata.normalize("NFKC", response)
@@ -165,9 +165,12 @@ def choice_of(response: str, choices: Sequence[str]) -> str | None:
 def _choice_patterns(choices: Sequence[str]) -> list[re.Pattern[str]]:
     longest_first = sorted(choices, key=len, reverse=True)
     any_case = "(?i:" + "|".join(map(re.escape, longest_first)) + ")"
-    # A lone letter counts as it is written: "a" is a word, and so are "A dog" and "I think".
+    # A lone letter counts as it is written: "a" is a word, and so are "A dog" and "I think", but
+    # not "A because".
     exact = "|".join(re.escape(c) if len(c) == 1 else f"(?i:{re.escape(c)})" for c in longest_first)
-    article = r"(?!(?<=[AI])(?:\s+[a-z]|'))"
+    article = (
+        r"(?!(?<=[AI])(?:\s+(?!(?:because|since|as|for|is\s+(?:correct|right|true|the))\b)[a-z]|'))"
+    )
     alone = rf"{_NO_WORD_BEFORE}({exact}){_NO_WORD_AFTER}"
     return [
         re.compile(pattern)
@@ -178,7 +181,6 @@ def _choice_patterns(choices: Sequence[str]) -> list[re.Pattern[str]]:
             rf"\(\s?({any_case})\s?\)",
             rf"\A\W{{0,8}}({any_case})[).:]",
             alone + article,
-            alone,
         )
     ]
 

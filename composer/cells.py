@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from composer.queries import Query
-from experts_registry.schema import ExpertSpec
+from experts_registry.schema import ExpertSpec, Price
 from experts_registry.types import Generation
 
 __all__ = ["Row", "answered", "digest_of", "failed", "has_answer", "is_finished", "refreshed"]
@@ -34,8 +34,7 @@ def answered(query: Query, spec: ExpertSpec, generation: Generation, seconds: fl
     """Return the row of an answer that is not graded yet."""
     row = failed(query, spec, "not graded", seconds) | {
         "response": _clean(generation.text),
-        "prompt_tokens": generation.usage.prompt_tokens,
-        "completion_tokens": generation.usage.completion_tokens,
+        **_tokens(generation),
     }
     return refreshed(row, query, spec)
 
@@ -59,8 +58,20 @@ def failed(query: Query, spec: ExpertSpec, error: str, seconds: float) -> Row:
 
 def refreshed(row: Row, query: Query, spec: ExpertSpec) -> Row:
     """Return a row with today's price, category and digest, which cost nothing to know."""
-    tokens = (row.get("prompt_tokens") or 0, row.get("completion_tokens") or 0)
-    return row | _labels(query, spec) | {"cost_usd": spec.price.cost(*tokens)}
+    tokens = (row.get("prompt_tokens"), row.get("completion_tokens"))
+    known = None not in tokens or spec.price == Price()
+    cost = spec.price.cost(tokens[0] or 0, tokens[1] or 0) if known else None
+    return row | _labels(query, spec) | {"cost_usd": cost}
+
+
+def _tokens(generation: Generation) -> Row:
+    """Return the tokens of an answer; a server that does not count them leaves them unknown."""
+    usage = generation.usage
+    is_counted = usage.total_tokens > 0 or not generation.text
+    return {
+        "prompt_tokens": usage.prompt_tokens if is_counted else None,
+        "completion_tokens": usage.completion_tokens if is_counted else None,
+    }
 
 
 def digest_of(value: Any) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from composer.dispatch import open_embedder, open_llm
+from composer.routing import Routing
 from experts_registry.errors import ComposerError
 from experts_registry.plugins import load_plugin, plugin_names
 from experts_registry.registry import Registry
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
+from routers.base import load_router
 
 __all__ = ["Finding", "check_registry", "examine", "versions"]
 
@@ -92,6 +94,9 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
         findings.append(
             Finding(f"{where}: policy {composition.select.policy!r} is not top-1", "note")
         )
+    llms = registry.llms
+    if not [name for name in composition.experts or llms if name in llms]:
+        findings.append(Finding(f"{where}: has no enabled LLM; enable or add one", "error"))
     match composition.router:
         case str() as path if not (registry.resolve(path) / "router.json").exists():
             findings.append(
@@ -100,6 +105,11 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
                     "note",
                 )
             )
+        case str() as path:
+            try:
+                load_router(registry.resolve(path), encoder=Routing(registry).encoder())
+            except ComposerError as error:
+                findings.append(Finding(f"{where}: {error}", "error"))
         case InlineRouter(type=kind) if ":" not in kind and kind not in plugin_names("routers"):
             known = ", ".join(plugin_names("routers"))
             findings.append(Finding(f"{where}: router {kind!r} is not one of {known}", "error"))

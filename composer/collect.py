@@ -25,6 +25,7 @@ from experts_registry.errors import (
     CapacityError,
     ComposerError,
     DataError,
+    ExpertReplyError,
     ExpertRequestError,
     ExpertUnavailableError,
     ModelSourceError,
@@ -43,6 +44,7 @@ _HOPELESS_AFTER = 5  # first calls that all fail for a reason that the next one 
 _GIVEN_UP = "expert %r: the first %d calls failed, so it is not asked any more: %s"
 _HOPELESS = (
     CapacityError,
+    ExpertReplyError,
     ExpertRequestError,
     ExpertUnavailableError,
     ModelSourceError,
@@ -50,7 +52,6 @@ _HOPELESS = (
     PluginError,
     RegistryError,
 )
-
 
 Call = Callable[[str, Prompt], Awaitable[Generation]]
 
@@ -171,6 +172,8 @@ class _Run:
         tally = self.tallies[spec.name].with_cell(row["quality"])
         cost = tally.cost_usd + (row["cost_usd"] or 0.0)
         tally = replace(tally, asked=tally.asked + 1, cost_usd=cost)
+        if failure is not None:
+            tally = replace(tally, error=tally.error or _told(failure))
         if isinstance(failure, _HOPELESS) and tally.asked == tally.failed == _HOPELESS_AFTER:
             tally = replace(tally, given_up=_told(failure))
             logger.error(_GIVEN_UP, spec.name, _HOPELESS_AFTER, failure)

@@ -15,6 +15,7 @@ from experts_registry.errors import (
     ExpertTimeoutError,
     ExpertUnavailableError,
     OffersError,
+    PluginError,
     RegistryError,
     unknown_name,
 )
@@ -97,7 +98,15 @@ def _open(spec: ExpertSpec, kind: str) -> Any:
             f"expert {spec.name!r}: backend {spec.backend!r} does not offer "
             f"{', '.join(missing)}; it offers {', '.join(offered)}"
         )
-    return cls(spec)
+    try:
+        return cls(spec)
+    except ComposerError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"expert {spec.name!r}: backend {spec.backend!r} cannot be built: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 class Slots:
@@ -193,7 +202,8 @@ class LocalDispatcher:
         async with deadline(_who(expert), spec.limits.seconds), self._turn(expert):
             llm = await self._llm(expert)
             with _failing_as(expert):
-                return await llm.generate(prompt.limited(max_tokens=spec.limits.max_tokens))
+                answer = await llm.generate(prompt.limited(max_tokens=spec.limits.max_tokens))
+                return _typed(answer, Generation)
 
     async def stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
         """Answer piece by piece; closing the iterator stops the expert."""
@@ -210,7 +220,7 @@ class LocalDispatcher:
             with _failing_as(expert):
                 async with aclosing(source) as chunks:
                     async for chunk in chunks:
-                        yield chunk
+                        yield _typed(chunk, Chunk)
 
     async def load(self, expert: str) -> None:
         """Build an expert, and load its weights where its backend knows how."""
@@ -273,6 +283,12 @@ def _failing_as(expert: str) -> Iterator[None]:
             f"{_who(expert)}: its backend failed: {type(error).__name__}: {error}; "
             "mend the backend, or disable the expert"
         ) from error
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"it gave a {type(value).__name__}, not a {kind.__name__}")
+    return value
 
 
 def _who(expert: str) -> str:

@@ -163,13 +163,14 @@ def _result(policy: Policy, test: RoutingDataset, means: FloatArray) -> PolicyRe
         name=policy.name,
         quality=_macro(policy.quality, test),
         plain_quality=float(policy.quality.mean()),
-        cost=_mean_cost(policy.cost),
+        cost=_mean_cost(policy.cost, test),
         interval=_interval(means),
     )
 
 
-def _mean_cost(cost: FloatArray) -> float | None:
-    return None if np.isnan(cost).any() else float(cost.mean())
+def _mean_cost(cost: FloatArray, test: RoutingDataset) -> float | None:
+    """Return the mean over categories, as of quality: both are of the same mix of queries."""
+    return None if np.isnan(cost).any() else _macro(cost, test)
 
 
 def _compare(
@@ -225,7 +226,7 @@ def _expert_points(test: RoutingDataset) -> list[Point]:
         Point(
             kind="expert",
             label=name,
-            cost=_mean_cost(test.cost[:, i]),
+            cost=_mean_cost(test.cost[:, i], test),
             quality=_macro(test.quality[:, i], test),
         )
         for i, name in enumerate(test.experts)
@@ -252,4 +253,4 @@ def _point(
 ) -> Point:
     policy = choose(label, test, choice)
     quality = _macro(policy.quality, test)
-    return Point(kind=kind, label=label, cost=_mean_cost(policy.cost), quality=quality)
+    return Point(kind=kind, label=label, cost=_mean_cost(policy.cost, test), quality=quality)

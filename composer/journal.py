@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -63,7 +63,8 @@ class Journal:
             try:
                 yield journal
             finally:
-                journal._file.close()
+                with suppress(OSError):  # what could not be flushed was reported when it was added
+                    journal._file.close()
                 journal._fold()
 
     def add(self, row: Row) -> None:
@@ -103,7 +104,8 @@ class Journal:
         """Write everything to the Parquet file, then drop the journal."""
         if self.rows:
             with _disk(self.path):
-                write_outcomes(self.path, list(self.rows.values()))
+                # In one order, whoever answered first: splits and digests depend on it.
+                write_outcomes(self.path, [self.rows[key] for key in sorted(self.rows)])
         with _disk(self._log):
             self._log.unlink(missing_ok=True)
 

@@ -32,7 +32,7 @@ class PolicyResult:
         name: of the policy.
         quality: mean over the categories' means.
         plain_quality: mean over the queries.
-        cost: mean cost of a query; None where it is not known.
+        cost: mean over the categories' means; None where it is not known.
         interval: of ``quality``.
     """
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from experts_registry.errors import (
     ContextLengthError,
     ExpertBusyError,
+    ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
 )
@@ -20,7 +21,13 @@ logger = logging.getLogger(__name__)
 
 Call = Callable[[str, Prompt], Awaitable[Generation]]
 # Failures that another expert need not share. A refused request would be refused again.
-FAILOVER = (ContextLengthError, ExpertBusyError, ExpertTimeoutError, ExpertUnavailableError)
+FAILOVER = (
+    ContextLengthError,
+    ExpertBusyError,
+    ExpertReplyError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+)
 
 
 class Strategy(Protocol):

@@ -21,6 +21,7 @@ class Tally:
         quality: see ``graded``.
         cost_usd: price of the calls of this run.
         given_up: why the expert is not asked any more, or an empty string.
+        error: the first failure of this run, or an empty string.
     """
 
     total: int = 0
@@ -32,6 +33,7 @@ class Tally:
     quality: float = 0.0
     cost_usd: float = 0.0
     given_up: str = ""
+    error: str = ""
 
     @property
     def done(self) -> int:
@@ -69,6 +71,7 @@ class Collected:
         seconds: how long it took.
         quality: mean quality by expert.
         given_up: experts that failed from the start, and why.
+        errors: the first failure of each expert that had one.
     """
 
     cells: int
@@ -81,6 +84,7 @@ class Collected:
     seconds: float
     quality: Mapping[str, float | None] = field(default_factory=dict)
     given_up: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = ("asked", "kept", "regraded", "failed", "missing")
@@ -106,4 +110,5 @@ class Collected:
             seconds=seconds,
             quality={name: t.mean_quality for name, t in tallies.items()},
             given_up={name: t.given_up for name, t in tallies.items() if t.given_up},
+            errors={name: t.error for name, t in tallies.items() if t.error},
         )

@@ -2,7 +2,10 @@
 
 import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+
+import numpy as np
 
 from composer.evaluation import evaluate
 from composer.report import Report
@@ -10,7 +13,7 @@ from experts_registry.errors import ArtefactError
 from experts_registry.types import Embedder
 from routers.base import Router, load_router
 from routers.data import RoutingDataset
-from routers.splits import split
+from routers.splits import find_leaks, split
 
 __all__ = ["Trained", "evaluate_saved", "train"]
 
@@ -43,7 +46,7 @@ def train(
     parts = split(data, test=test, seed=seed)
     router.fit(parts.train)
     report = evaluate(router, parts.train, parts.test)
-    router.lineage_ |= {"split": {"test": test, "seed": seed, "data": data.digest}}
+    router.lineage_["seen"] = sorted(map(_mark, parts.train.queries))
     router.save(out)
     (out / "report.json").write_text(json.dumps(report.to_json(), indent=1))
     return Trained(router, report, out)
@@ -53,17 +56,25 @@ def evaluate_saved(path: Path, encoder: Embedder, data: RoutingDataset) -> Repor
     """Evaluate a saved router on the queries of these outcomes that it was not fitted on.
 
     Raises:
-        ArtefactError: nothing says which of these queries it was fitted on.
+        ArtefactError: it was fitted on all of these queries, or on none.
     """
     router = load_router(path, encoder=encoder)
-    made = router.lineage_.get("split", {})
-    if made.get("data") != data.digest:
+    seen = set(router.lineage_.get("seen", ()))
+    is_seen = np.array([_mark(query) in seen for query in data.queries])
+    if not is_seen.any() or is_seen.all():
+        which = "all" if is_seen.any() else "none"
         raise ArtefactError(
-            f"{path}: was trained on other outcomes, or with another --cost; evaluate with the "
-            "same, or train again on these"
+            f"{path}: was trained on {which} of these queries, so the baselines or the test would "
+            "have no query; evaluate with the outcomes that it was trained from, or train again"
         )
-    parts = split(data, test=made["test"], seed=made["seed"])
-    return evaluate(router, parts.train, parts.test)
+    train, rest = data.select(is_seen), data.select(~is_seen)
+    leaked = {leak.test for leak in find_leaks(train.queries, rest.queries)}
+    return evaluate(router, train, rest.select([i for i in range(len(rest)) if i not in leaked]))
+
+
+def _mark(query: str) -> str:
+    """Identify a query, so that a router knows which ones it has seen."""
+    return sha256(query.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _make_folder(path: Path) -> None:

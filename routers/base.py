@@ -218,6 +218,8 @@ class Router(ABC):
             raise PromptError(f"query: no expert may be asked ({listed})")
         details = dict(self._details(x, self.state_))
         reason = details.pop("reason", "highest predicted quality")
+        if absent := self._absent(x, candidates, cost_weight):
+            reason += f"; {absent}, which would come first, is not among the candidates"
         return Decision(
             experts=tuple(c.expert for c in chosen),
             scores=tuple(c.quality for c in chosen),
@@ -227,6 +229,16 @@ class Router(ABC):
             cost_unit=self.cost_unit_,
             details=details,
         )
+
+    def _absent(
+        self, x: FloatArray, candidates: Sequence[Candidate], cost_weight: float | None
+    ) -> str | None:
+        """Return the fitted expert that would win if it could be asked, where it is not here."""
+        names = {c.expert for c in candidates}
+        if names >= set(self.experts_):
+            return None
+        first = _rank(self.predict_embedded(x, cost_weight=cost_weight), {})[0].expert
+        return None if first in names else first
 
     def explain(self, query: str, *, experts: Sequence[str] | None = None) -> Decision:
         """Return the decision over every expert: the same numbers that `route` decides by."""
@@ -328,6 +340,11 @@ def _rebuild(
     cls = load_plugin("routers", header["router"])
     if not (isinstance(cls, type) and issubclass(cls, Router)):
         raise ArtefactError(f"{folder}: {header['router']!r} is not a router; train it again")
+    if len(header["experts"]) != len(state["prior.mean"]):
+        raise ArtefactError(
+            f"{folder}: names {len(header['experts'])} experts, but holds the state "
+            f"of {len(state['prior.mean'])}; train it again"
+        )
     router: Router = cls(encoder=encoder, **header["hyperparameters"])
     router.experts_ = tuple(header["experts"])
     router.categories_ = tuple(header["categories"])

@@ -122,10 +122,18 @@ def _sign(answer: "Answer", explain: bool) -> None:
 
     if explain:
         say("\n" + in_words(answer.decision))
-    usage = answer.generation.usage
+    failed = [step.expert for step in answer.steps if step.error]
+    notes = [
+        answer.expert,
+        f"after {', '.join(failed)} failed" if failed else answer.decision.reason,
+        f"{answer.generation.usage.completion_tokens} tokens",
+        f"{answer.seconds:.1f} s",
+        f"${answer.cost:.2g}",
+        "cut off at max_tokens" if answer.generation.finish_reason == "length" else "",
+        "" if answer.text.strip() else "the answer is empty",
+    ]
     typer.secho(
-        f"[{answer.expert} · {answer.decision.reason} · {usage.completion_tokens} tokens · "
-        f"{answer.seconds:.1f} s · ${answer.cost:.6f}]",
+        f"[{' · '.join(filter(None, notes))}]",
         dim=True,
         err=True,  # so that `ask > file` keeps the answer alone
     )

@@ -41,17 +41,24 @@ def collect(
     """
     from composer.measuring import measure
 
-    summary = asyncio.run(
-        measure(
-            registry, queries, out, only=expert or (), workers=workers, concurrency=concurrency,
-            quiet=json,
-        )
+    run = measure(
+        registry, queries, out, only=expert or (), workers=workers, concurrency=concurrency,
+        quiet=json,
     )  # fmt: skip
+    try:
+        summary = asyncio.run(run)
+    except (KeyboardInterrupt, SystemExit):
+        stopped = f"stopped; finished cells are kept in {out}: the same command goes on"
+        print_json({"stopped": stopped}) if json else typer.echo(stopped, err=True)
+        raise
     if json:
         print_json(vars(summary))
     else:
         say(f"{out}: {summary}")
-        say(f"next: expert-composer train --outcomes {out}")
+        for name, error in summary.errors.items():
+            typer.echo(f"{name}: {error}", err=True)
+        if not summary.given_up:
+            say(f"next: expert-composer train --outcomes {out}")
     if summary.given_up:
         raise typer.Exit(1)
 
@@ -122,13 +129,14 @@ def evaluate(
     data = RoutingDataset.load(outcomes, cost=_cost(cost))
     folder = router or registry.parent / "routers" / "category"
     report = evaluate_saved(folder, routing.encoder(), data)
-    if plot is not None:
-        draw_report(report, plot)
+    drawn = [] if plot is None else draw_report(report, plot)
     if json:
         print_json(report.to_json())
         return
     for line in report_lines(report):
         say(line)
+    for picture in drawn:
+        say(f"wrote {picture}")
 
 
 def demo(

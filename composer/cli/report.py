@@ -35,7 +35,7 @@ def _categories(report: "Report") -> Iterator[str]:
     names = "".join(f"{e:>{w}}" for e, w in zip(report.experts, columns, strict=True))
     yield f"{report.queries} held-out queries; mean quality, * where the router mostly goes"
     if report.queries < FEWEST:
-        yield f"fewer than {FEWEST} queries are too few to call any difference significant"
+        yield f"fewer than {FEWEST} queries are too few for intervals and for significance"
     yield f"{'category':<{max(width, 8)}}    n{names}  router"
     for row in report.categories:
         cells = "".join(_cell(row, e, w) for e, w in zip(report.experts, columns, strict=True))
@@ -52,11 +52,16 @@ def _policies(report: "Report") -> Iterator[str]:
     against = {c.baseline: c for c in report.comparisons}
     width = max(len(p.name) for p in report.policies)
     unit = f"cost ({report.cost_unit})" if report.cost_unit else "cost"
-    yield "quality is the mean over categories, so that each counts the same"
+    yield "quality and cost are means over categories, so that each counts the same"
     yield f"{'policy':<{width}}  quality [95 % interval]  {unit:>13}  router minus it"
     for policy in report.policies:
         low, high = policy.interval.low, policy.interval.high
         cost = "?" if policy.cost is None else f"{policy.cost:.3g}"
+        if report.queries < FEWEST:  # an interval of so few would only mislead
+            c = against.get(policy.name)
+            minus = "" if c is None else f"  {c.difference:+.3f}"
+            yield f"{policy.name:<{width}}  {policy.quality:.3f}   {'':14}  {cost:>13}{minus}"
+            continue
         line = f"{policy.name:<{width}}  {policy.quality:.3f}   [{low:.3f}, {high:.3f}]  {cost:>13}"
         if (c := against.get(policy.name)) is not None:
             line += (

@@ -31,7 +31,9 @@ def init(
 
 
 def validate(
-    registry: Annotated[Path, typer.Argument(help="The expert file.")] = Path("experts.yaml"),
+    registry: Annotated[
+        Path, typer.Argument(help="The expert file.", envvar="EXPERT_COMPOSER_REGISTRY")
+    ] = Path("experts.yaml"),
     models: Annotated[
         bool, typer.Option("--models", help="Also look for every model and check its digest.")
     ] = False,

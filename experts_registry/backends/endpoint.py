@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import socket
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -64,8 +65,12 @@ class Endpoint:
     def quote(self, text: str, length: int = 80) -> str:
         """Return the start of what a server said, without the key that it may have echoed."""
         hidden = text.replace(self.key, "***") if self.key else text
+        hidden = _KEY_LIKE.sub("***", hidden)  # a server may echo somebody else's
         short = " ".join(hidden.split())
         return short if len(short) <= length else short[: length - 3] + "..."
+
+
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w-]{6,}|\bhf_\w{8,}|(?<=Bearer )\S+")
 
 
 def _key(name: str, variable: str) -> str:

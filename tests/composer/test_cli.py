@@ -103,6 +103,48 @@ def test_collect_pays_for_no_cell_twice(starter):
     assert again["asked"] == 0
 
 
+def test_a_trained_router_can_be_evaluated_after_an_expert_came_and_one_went(tmp_path):
+    ok("init", cwd=tmp_path)
+    ok("collect", "--local", "--json", cwd=tmp_path)
+    before = ok("train", "--json", cwd=tmp_path)
+    ok("experts", "add", "mimic", "--backend", "echo", "--model", "echo", cwd=tmp_path)
+    assert "mimic" in ok("route", "--explain", "Say the word lighthouse.", cwd=tmp_path)
+    ok("collect", "--local", "--expert", "mimic", "--json", cwd=tmp_path)
+    report = json.loads(ok("evaluate", "--json", cwd=tmp_path))
+    assert report["queries"] == json.loads(before)["report"]["queries"]
+    ok("experts", "remove", "oracle", "--force", cwd=tmp_path)
+    words = ok("route", "--explain", "What is 40 plus 2?", cwd=tmp_path)
+    assert "oracle, which would come first, is not among the candidates" in words
+
+
+def test_training_twice_on_newly_collected_outcomes_gives_the_same_router(tmp_path):
+    states = []
+    for name in ("one", "two"):
+        ok("init", name, cwd=tmp_path)
+        ok("collect", "--local", "--json", cwd=tmp_path / name)
+        ok("train", cwd=tmp_path / name)
+        states.append((tmp_path / name / "routers/category/state.safetensors").read_bytes())
+    assert states[0] == states[1]
+
+
+def test_validate_finds_what_would_fail_later(tmp_path):
+    ok("init", cwd=tmp_path)
+    folder = tmp_path / "routers" / "category"
+    folder.mkdir(parents=True)
+    (folder / "router.json").write_text("{")
+    done = run("validate", cwd=tmp_path)
+    assert (done.returncode, "error: composition 'auto'" in done.stderr) == (1, True)
+
+
+def test_collect_says_why_an_expert_failed_and_ends_with_an_error(tmp_path):
+    ok("init", cwd=tmp_path)
+    ok("experts", "add", "dead", "--backend", "echo", "--model", "echo", "--option",
+       "fail=unavailable", cwd=tmp_path)  # fmt: skip
+    done = run("collect", "--local", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "fails on purpose" in json.loads(done.stdout)["errors"]["dead"]
+
+
 def test_ask_streams_and_signs(starter):
     out = ok("ask", "-m", "parrot", "hello there", cwd=starter)
     assert out == "hello there\n"
