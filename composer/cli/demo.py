@@ -1,6 +1,8 @@
 """What the demo prints."""
 
 import asyncio
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,8 @@ def _answers(demo: "Demo", quiet: bool) -> list[dict[str, Any]]:
 
 def _next(demo: "Demo") -> None:
     registry = demo.registry.path
-    command = "expert-composer"
+    # As it can be typed here: `make demo` does not activate the environment.
+    command = "expert-composer" if shutil.which("expert-composer") else sys.argv[0]
     _title("What to type next", False)
     say(f"  {command} ask -r {registry} --explain 'What is the opposite of humble?'")
     say(f"  {command} chat -r {registry}")
