@@ -20,13 +20,13 @@ from experts_registry.errors import ArtefactError, OptionError, PromptError
 from experts_registry.plugins import load_plugin
 from experts_registry.types import Embedder, FloatArray
 from routers.data import RoutingDataset
-from routers.decision import Candidate, Decision, Prediction
+from routers.decision import Candidate, Decision, Prediction, ranked
+from routers.prior import PRIOR_ERROR, expert_prior
 
 __all__ = ["Candidate", "Decision", "Prediction", "Router", "State", "load_router", "window"]
 
 State = Mapping[str, FloatArray]
 FORMAT = 1
-PRIOR_ERROR = 0.5  # a new expert may be anything in [0, 1]
 _HALF_WINDOW = 2000  # characters kept at either end of a long query
 
 
@@ -122,7 +122,7 @@ class Router(ABC):
         data = self._prepare(x, data.only([data.experts[i] for i in tried]))
         self.experts_, self.categories_ = data.experts, data.categories
         self.cost_unit_ = data.cost_unit
-        state = {**_prior(data), **self._fit(x, data)}
+        state = {**expert_prior(data), **self._fit(x, data)}
         # safetensors silently scrambles an array that is not contiguous.
         self.state_ = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in state.items()}
         return self
@@ -209,7 +209,7 @@ class Router(ABC):
         self._require_fitted()
         x = self.embed([query])
         prediction = self.predict_embedded(x, experts=experts, cost_weight=cost_weight)
-        candidates = _rank(prediction, excluded or {})
+        candidates = ranked(prediction, excluded or {})
         chosen = [c for c in candidates if not c.excluded][:k]
         if not chosen:
             listed = (
@@ -237,7 +237,7 @@ class Router(ABC):
         names = {c.expert for c in candidates}
         if names >= set(self.experts_):
             return None
-        first = _rank(self.predict_embedded(x, cost_weight=cost_weight), {})[0].expert
+        first = ranked(self.predict_embedded(x, cost_weight=cost_weight), {})[0].expert
         return None if first in names else first
 
     def explain(self, query: str, *, experts: Sequence[str] | None = None) -> Decision:
@@ -352,43 +352,6 @@ def _rebuild(
     router.lineage_ = header["lineage"]
     router.state_ = state
     return router
-
-
-def _prior(data: RoutingDataset) -> dict[str, FloatArray]:
-    """What is known of each expert without reading the query."""
-    seen = ~np.isnan(data.quality)
-    count = seen.sum(axis=0)  # (m,), at least 1
-    mean = np.where(seen, data.quality, 0).sum(axis=0) / count
-    spread = np.where(seen, (data.quality - mean) ** 2, 0).sum(axis=0) / count
-    priced = ~np.isnan(data.cost)
-    cost = np.where(priced, data.cost, 0).sum(axis=0) / np.maximum(priced.sum(axis=0), 1)
-    cost = np.where(priced.any(axis=0), cost, np.nan)
-    return {
-        "prior.mean": mean,
-        # The floor keeps an expert that was right twice out of twice from looking certain.
-        "prior.error": np.sqrt((spread + 0.25 / count) / count),
-        "prior.cost": cost,
-        "prior.scale": np.array([max(np.nanmax(cost), 1e-12) if priced.any() else 1.0]),
-    }
-
-
-def _rank(prediction: Prediction, excluded: Mapping[str, str]) -> list[Candidate]:
-    """Best utility first; ties by lower cost, then by order; excluded experts last."""
-    candidates = [
-        Candidate(
-            expert=name,
-            quality=float(prediction.quality[0, i]),
-            error=float(prediction.error[0, i]),
-            cost=None if np.isnan(prediction.cost[0, i]) else float(prediction.cost[0, i]),
-            utility=float(prediction.utility[0, i]),
-            excluded=excluded.get(name),
-        )
-        for i, name in enumerate(prediction.experts)
-    ]
-    return sorted(
-        candidates,
-        key=lambda c: (c.excluded is not None, -c.utility, np.inf if c.cost is None else c.cost),
-    )
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from experts_registry.types import FloatArray
 
-__all__ = ["Candidate", "Decision", "Prediction"]
+__all__ = ["Candidate", "Decision", "Prediction", "ranked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +79,22 @@ class Decision:
         """The expert that would have been asked without the primary."""
         rest = [c.expert for c in self.candidates if not c.excluded and c.expert != self.primary]
         return rest[0] if rest else None
+
+
+def ranked(prediction: Prediction, excluded: Mapping[str, str]) -> list[Candidate]:
+    """Best utility first; ties by lower cost, then by order; excluded experts last."""
+    candidates = [
+        Candidate(
+            expert=name,
+            quality=float(prediction.quality[0, i]),
+            error=float(prediction.error[0, i]),
+            cost=None if np.isnan(prediction.cost[0, i]) else float(prediction.cost[0, i]),
+            utility=float(prediction.utility[0, i]),
+            excluded=excluded.get(name),
+        )
+        for i, name in enumerate(prediction.experts)
+    ]
+    return sorted(
+        candidates,
+        key=lambda c: (c.excluded is not None, -c.utility, np.inf if c.cost is None else c.cost),
+    )

@@ -10,8 +10,9 @@ from experts_registry.backends.hashing import HashingEmbedder
 from experts_registry.errors import ArtefactError, ComposerError, OptionError, PromptError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Embedder, FloatArray, Role
-from routers.base import PRIOR_ERROR, Router, load_router
+from routers.base import Router, load_router
 from routers.data import RoutingDataset
+from routers.prior import PRIOR_ERROR
 
 __all__ = ["HashingEncoder", "check_router", "synthetic_outcomes"]
 
