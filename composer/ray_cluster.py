@@ -67,7 +67,9 @@ def leave() -> None:
 
 
 def _start(experts: Mapping[str, ExpertSpec]) -> None:
-    if "RAY_ADDRESS" in os.environ:
+    if (address := os.environ.get("RAY_ADDRESS")) is not None:
+        # Said aloud, because Ray tries a dead address for minutes.
+        logger.warning("connecting to the Ray cluster at RAY_ADDRESS=%s", address)
         ray.init(log_to_driver=False, logging_level="ERROR")
         return
     needed = sum(s.resources.cpus * s.resources.replicas for s in experts.values())
