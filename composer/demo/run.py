@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from multiprocessing import get_context
@@ -20,7 +22,7 @@ from composer.routing import Routing
 from composer.sdk import Composer
 from composer.trace import Answer
 from composer.training import train
-from experts_registry.errors import DataError
+from experts_registry.errors import DataError, ModelSourceError
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
 from experts_registry.sources import locate
@@ -101,8 +103,13 @@ def prepare(demo: Demo, on_ready: Callable[[str, float], None]) -> None:
         # The largest first: the others fill the second process meanwhile.
         specs = sorted(demo.registry.experts.values(), key=lambda s: -(s.active_params or 0))
         jobs = {pool.submit(_locate, spec): spec.name for spec in specs}
-        for job in as_completed(jobs):
-            on_ready(jobs[job], job.result())
+        try:
+            for job in as_completed(jobs):
+                on_ready(jobs[job], job.result())
+        except BrokenProcessPool as error:
+            raise ModelSourceError(
+                "models: a process that converted one was killed; converting takes 4 GB of memory"
+            ) from error
 
 
 async def collect(demo: Demo, *, quiet: bool) -> None:
@@ -140,6 +147,8 @@ def ask_fresh(
 
 
 def _locate(spec: ExpertSpec) -> float:
+    # In a process of its own: the bars of two conversions at once cannot be read.
+    os.environ["TQDM_DISABLE"] = "1"
     began = time.perf_counter()
     locate(spec)
     return time.perf_counter() - began
