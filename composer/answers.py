@@ -157,8 +157,9 @@ def choice_of(response: str, choices: Sequence[str]) -> str | None:
     if (whole := fold(text).strip(" .,:;!*_()[]{}\"'`")) in named:
         return named[whole]
     for pattern in _choice_patterns(choices):
-        if match := pattern.search(text):
-            return named[fold(match[1])]
+        # A dotless or dotted i matches "I" in any case, but folds to another letter.
+        if (match := pattern.search(text)) and (label := named.get(fold(match[1]))) is not None:
+            return label
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from composer.dispatch import open_embedder, open_llm
 from composer.routing import Routing
 from experts_registry.errors import ComposerError
-from experts_registry.plugins import load_plugin, plugin_names
+from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
 from routers.base import load_router
@@ -110,11 +110,11 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
                 load_router(registry.resolve(path), encoder=Routing(registry).encoder())
             except ComposerError as error:
                 findings.append(Finding(f"{where}: {error}", "error"))
-        case InlineRouter(type=kind) if ":" not in kind and kind not in plugin_names("routers"):
-            known = ", ".join(plugin_names("routers"))
-            findings.append(Finding(f"{where}: router {kind!r} is not one of {known}", "error"))
-        case InlineRouter(outcomes=str() as path) if not registry.resolve(path).exists():
-            findings.append(Finding(f"{where}: outcomes {path} do not exist", "error"))
+        case InlineRouter():
+            try:
+                Routing(registry).check(composition.router)
+            except ComposerError as error:
+                findings.append(Finding(f"{where}: router: {error}", "error"))
         case _:
             pass
     return findings

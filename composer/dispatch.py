@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from experts_registry.errors import (
     ComposerError,
@@ -216,11 +216,15 @@ class LocalDispatcher:
         async with self._turn(expert):
             llm = await self._llm(expert)
             prompt = prompt.limited(max_tokens=self._spec(expert).limits.max_tokens)
-            source = cast("AsyncGenerator[Chunk]", llm.stream(prompt))
             with _failing_as(expert):
-                async with aclosing(source) as chunks:
+                chunks = llm.stream(prompt)
+                try:
                     async for chunk in chunks:
                         yield _typed(chunk, Chunk)
+                finally:
+                    # The protocol asks for an iterator; a generator has work to stop.
+                    if (close := getattr(chunks, "aclose", None)) is not None:
+                        await close()
 
     async def load(self, expert: str) -> None:
         """Build an expert, and load its weights where its backend knows how."""
@@ -234,7 +238,7 @@ class LocalDispatcher:
             self._is_closed = True
             llms, self._open = list(self._open.values()), {}
         # Together: one that fails to close must not keep the others open.
-        ends = await asyncio.gather(*(llm.aclose() for llm in llms), return_exceptions=True)
+        ends = await asyncio.gather(*map(_close, llms), return_exceptions=True)
         for error in filter(None, ends):
             logger.warning("an expert did not close: %s", error)
 
@@ -265,6 +269,10 @@ class LocalDispatcher:
                         )
                     self._open[expert] = llm
         return llm
+
+
+async def _close(llm: LLM) -> None:
+    await llm.aclose()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 from composer.dispatch import open_embedder
 from experts_registry.errors import (
@@ -143,14 +144,30 @@ class Routing:
                 )  # fmt: skip
                 return None
             return load_router(folder, encoder=self.encoder())
-        return self._fit(composition, config)
+        return self._fit(config)
 
-    def _fit(self, composition: Composition, config: InlineRouter) -> Router:
-        where = f"composition {composition.name!r}: router"
+    def check(self, config: InlineRouter) -> tuple[Router, Path]:
+        """Build an inline router without fitting it; return it with the outcomes it needs.
+
+        Raises:
+            ComposerError: its type, a hyperparameter or its outcomes are wrong.
+        """
+        options = dict(config.model_extra or {})
+        if isinstance(options.get("categories"), str):  # a file, as `outcomes` is
+            options["categories"] = str(self._registry.resolve(options["categories"]))
+        router = build_router(config.type, self.encoder(), options)
         if config.outcomes is None:
-            raise ArtefactError(f"{where}: type {config.type!r} needs 'outcomes: <file>' to fit on")
-        router = build_router(config.type, self.encoder(), config.model_extra or {})
-        return router.fit(RoutingDataset.load(self._registry.resolve(config.outcomes)))
+            raise ArtefactError(f"type {config.type!r} needs 'outcomes: <file>' to fit on")
+        outcomes = self._registry.resolve(config.outcomes)
+        if not outcomes.exists():
+            raise ArtefactError(
+                f"outcomes {outcomes} do not exist; 'expert-composer collect' makes them"
+            )
+        return router, outcomes
+
+    def _fit(self, config: InlineRouter) -> Router:
+        router, outcomes = self.check(config)
+        return router.fit(RoutingDataset.load(outcomes))
 
 
 def _excluded(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str | None:

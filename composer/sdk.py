@@ -252,16 +252,20 @@ class Composer:
 
     async def aclose(self) -> None:
         """Stop the experts."""
-        await self.dispatcher.aclose()
-        self._routing.close()
-        await asyncio.to_thread(self._loop.stop)
+        try:
+            await self.dispatcher.aclose()
+        finally:
+            self._routing.close()
+            await asyncio.to_thread(self._loop.stop)
 
     def close(self) -> None:
         """Stop the experts; see `aclose`."""
-        if not self._loop.is_stopped:
-            self._loop.run(self.dispatcher.aclose())
-        self._routing.close()
-        self._loop.stop()
+        try:
+            if not self._loop.is_stopped:
+                self._loop.run(self.dispatcher.aclose())
+        finally:
+            self._routing.close()
+            self._loop.stop()
 
     def __enter__(self) -> Self:
         return self

@@ -39,5 +39,7 @@ def load_plugin(group: str, name: str) -> Any:
     module, _, attribute = (point.value if point else name).partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise PluginError(f"{_ONE[group]} {name!r}: cannot be imported: {error}") from error
+    except Exception as error:  # whatever a file of the user does when it is imported
+        raise PluginError(
+            f"{_ONE[group]} {name!r}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -63,17 +64,20 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, kind in (
-            ("max_tokens", int),
-            ("seed", int),
-            ("temperature", float),
-            ("top_p", float),
+            ("max_tokens", Integral),
+            ("seed", Integral),
+            ("temperature", Real),
+            ("top_p", Real),
         ):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, (int, kind)):
-                raise OptionError(f"{name}: {value!r} is not a number; use one, or leave it out")
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(isinstance(text, str) for text in stop):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                what = "a whole number" if kind is Integral else "a number"
+                raise OptionError(f"{name}: {value!r} is not {what}; use one, or leave it out")
+        stop = self.stop or ()  # null, as clients send it, is none
+        stop = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(stop, list | tuple) or not all(isinstance(t, str) for t in stop):
             raise OptionError(f"stop: {self.stop!r} is not a text or a list of texts")
+        stop = tuple(stop)
         object.__setattr__(self, "stop", stop)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise OptionError(f"max_tokens: {self.max_tokens} is below 1; use 1 or more")

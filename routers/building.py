@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from experts_registry.errors import OptionError, PluginError, nearest
 from experts_registry.plugins import load_plugin
@@ -25,20 +25,33 @@ def build_router(name: str, encoder: Embedder, options: Mapping[str, Any]) -> Ro
     if not (isinstance(cls, type) and issubclass(cls, Router)):
         raise PluginError(f"router {name!r}: is not a subclass of routers.Router")
     known = [f.name for f in fields(cls) if f.init and f.name != "encoder"]
-    hints = get_type_hints(cls)
+    hints = _hints(cls) if options else {}
     values = {}
     for key, value in options.items():
         if key not in known:
             raise OptionError(
                 f"router {name!r}: {key!r} is not one of {', '.join(known)}{nearest(key, known)}"
             )
-        values[key] = _checked(f"router {name!r}: {key}", hints[key], value)
+        values[key] = _checked(f"router {name!r}: {key}", hints.get(key, Any), value)
     return cls(encoder=encoder, **values)
 
 
-def _checked(where: str, hint: Any, value: Any) -> Any:
-    """Return a value of the type that the field declares."""
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of the fields; none where a plug-in names types that cannot be found."""
     try:
-        return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+        return get_type_hints(cls)
+    except NameError:
+        return {}
+
+
+def _checked(where: str, hint: Any, value: Any) -> Any:
+    """Return a value that fits the type of its field, as it came: a saved router is JSON."""
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
+    except PydanticUserError:  # a type of the plug-in's own, which it checks itself
+        return value
+    try:
+        checked = adapter.validate_python(value)
     except ValidationError as error:
         raise OptionError(f"{where}: {error.errors()[0]['msg']}, not {value!r}") from None
+    return checked if isinstance(checked, bool | int | float | str) else value

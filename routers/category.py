@@ -88,7 +88,7 @@ class CategoryRouter(Router):
     shrinkage: float = 20.0
     risk: float = 0.0
     max_fallback: float = 0.2
-    categories: str | Mapping[str, Any] | None = None
+    categories: str | Path | Mapping[str, Any] | None = None
     pin: Mapping[str, str] = field(default_factory=dict)
 
     # Quality, error, cost and utility of one prediction all ask for the categories of one x.

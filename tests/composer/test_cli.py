@@ -18,6 +18,22 @@ VERBS = (
 )
 
 
+OWN_ROUTER = """
+from __future__ import annotations
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from routers.baselines import BestOnAverage
+if TYPE_CHECKING:
+    from nowhere import Something
+
+@dataclass(kw_only=True)
+class Own(BestOnAverage):
+    where: Path | None = None
+    what: Something | None = None
+"""
+
+
 @dataclass
 class Done:
     returncode: int
@@ -134,6 +150,34 @@ def test_validate_finds_what_would_fail_later(tmp_path):
     (folder / "router.json").write_text("{")
     done = run("validate", cwd=tmp_path)
     assert (done.returncode, "error: composition 'auto'" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        ("{type: category, outcomes: outcomes.parquet, shrinkag: 5}", "did you mean 'shrinkage'"),
+        ("{type: category, outcomes: outcomes.parquet, shrinkage: abc}", "shrinkage: "),
+        ("{type: category}", "needs 'outcomes: <file>'"),
+        ("{type: best, outcomes: nope.parquet}", "nope.parquet do not exist"),
+        ('{type: "broken:Router", outcomes: outcomes.parquet}', "cannot be imported: SyntaxError"),
+    ],
+)
+def test_validate_finds_a_wrong_inline_router(tmp_path, router, message):
+    ok("init", cwd=tmp_path)
+    ok("collect", "--local", "--json", cwd=tmp_path)
+    (tmp_path / "broken.py").write_text("def x(:")
+    path = tmp_path / "experts.yaml"
+    path.write_text(path.read_text().replace("router: routers/category", f"router: {router}"))
+    done = run("validate", cwd=tmp_path)
+    assert (done.returncode, message in done.stderr) == (1, True), done.stderr
+
+
+def test_a_router_whose_types_are_its_own_is_accepted(tmp_path):
+    ok("init", cwd=tmp_path)
+    ok("collect", "--local", "--json", cwd=tmp_path)
+    (tmp_path / "own_router.py").write_text(OWN_ROUTER)
+    out = ok("train", "--router", "own_router:Own", "--set", "where=a.txt", cwd=tmp_path)
+    assert "saved routers/own" in out
 
 
 def test_collect_says_why_an_expert_failed_and_ends_with_an_error(tmp_path):

@@ -155,6 +155,7 @@ def test_contains_asks_for_any_answer_or_for_all():
         ("the answer is a bit odd: C", "C"),
         ("A dog barks, so B.", "B"),
         ("A dog", None),
+        ("Cevap: (İ)", None),
         ("A good question. It is hard to say", None),
         ("A because it is red", "A"),
         ("D is not right, the correct one is B", "B"),

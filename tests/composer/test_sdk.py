@@ -13,6 +13,7 @@ from experts_registry.errors import (
     ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
+    OptionError,
     PluginError,
     PromptError,
     RegistryError,
@@ -225,6 +226,9 @@ def test_a_prompt_too_long_for_one_expert_goes_to_the_next(registry_path):
 
 def test_one_stop_string_is_one_stop_string(composer):
     assert composer.query("hello world", model="cheap", stop="wor").text == "hello "
+    assert composer.query("hello world", model="cheap", stop=None).text == "hello world"
+    with pytest.raises(OptionError, match="stop: 5"):
+        composer.query("hello world", model="cheap", stop=5)
 
 
 def test_a_composition_of_disabled_experts_says_so(registry_path):
