@@ -98,8 +98,7 @@ class CategoryRouter(Router):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.categories, Path):
-            self.categories = str(self.categories)
+        self.categories = _content(self.categories)  # a saved router is JSON
         for name, value, known in (
             ("classifier", self.classifier, get_args(Classifier)),
             ("mode", self.mode, ("soft", "hard")),
@@ -120,7 +119,7 @@ class CategoryRouter(Router):
     # -- fitting --------------------------------------------------------------------------------
 
     def _prepare(self, x: FloatArray, data: RoutingDataset) -> RoutingDataset:
-        taxonomy = read_taxonomy(self.categories)
+        taxonomy = read_taxonomy(_content(self.categories))
         labels = label(x, data, taxonomy, self.encoder)
         labelled = data.with_category(labels.names)
         pins = {**taxonomy.pin, **self.pin}
@@ -254,6 +253,10 @@ class CategoryRouter(Router):
             "fallback": why,
             "map": {self.categories_[c]: self.experts_[best[c]] for c in order},
         }
+
+
+def _content(categories: str | Path | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
+    return str(categories) if isinstance(categories, Path) else categories
 
 
 def _check_pins(pins: Mapping[str, str], categories: Sequence[str], experts: Sequence[str]) -> None:

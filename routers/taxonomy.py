@@ -52,7 +52,7 @@ class Labels:
     unlabelled: int = 0
 
 
-def read_taxonomy(source: str | Path | Mapping[str, Any] | None) -> Taxonomy:
+def read_taxonomy(source: str | Mapping[str, Any] | None) -> Taxonomy:
     """Read categories from a YAML file, or from its content.
 
     Raises:
@@ -60,7 +60,7 @@ def read_taxonomy(source: str | Path | Mapping[str, Any] | None) -> Taxonomy:
     """
     if source is None:
         return Taxonomy()
-    if isinstance(source, str | Path):
+    if isinstance(source, str):
         content: Mapping[str, Any] = parse_yaml(read_text(Path(source)), source).data
         where = source
     else:
