@@ -55,7 +55,10 @@ def _router(demo: "Demo", recollect: bool, quiet: bool) -> dict[str, Any]:
     if recollect:
         asyncio.run(collect(demo, quiet=quiet))
     else:
-        _tell("  outcomes recorded by 'expert-composer demo --collect' (see composer/demo/README.md)", quiet)
+        _tell(
+            "  outcomes recorded by 'expert-composer demo --collect' (see composer/demo/README.md)",
+            quiet,
+        )
     report = learn(demo)
     for line in report_lines(report):
         _tell("  " + line, quiet)
