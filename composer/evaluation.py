@@ -1,108 +1,117 @@
-"""How good a router is on held-out queries, and whether that is more than luck.
+"""How good routers are on held-out queries, and whether that is more than luck.
 
 Every policy is followed on the same queries; differences are bootstrapped in pairs within each
 category, and every category counts the same.
 """
 
-import time
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
-from composer.report import (
-    CategoryResult,
-    Comparison,
-    Interval,
-    Point,
-    PolicyResult,
-    Report,
-    Verdict,
+from composer.contenders import (
+    Contender,
+    baselines,
+    bounds,
+    control,
+    follow,
+    pinned,
 )
-from experts_registry.errors import DataError
+from composer.health import is_collapsed, usage_entropy
+from composer.judging import compare, judge_router
+from composer.report import CurvePoint, Point, PolicyResult, Report
+from composer.statistics import bootstrap, interval, macro_weights, paired_interval, verdict
+from composer.tradeoff import Tradeoffs, tradeoffs
+from experts_registry.errors import DataError, OptionError, unknown_name
 from experts_registry.types import FloatArray
-from routers.base import Prediction, Router
-from routers.baselines import (
-    Policy,
-    best_single,
-    category_table,
-    cheapest_correct_oracle,
-    choose,
-    oracle,
-    prompt_length,
-    random_expectation,
-)
-from routers.category import CategoryRouter
+from routers.base import Router
+from routers.baselines import worth
 from routers.data import RoutingDataset
 from routers.splits import find_leaks
+from routers.transforms import ScoreTransform
 
-__all__ = ["Report", "best_columns", "evaluate"]
+__all__ = ["Advance", "Report", "complete_cells", "evaluate", "gap_closed"]
 
-IntArray = NDArray[np.integer[Any]]
-COST_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0)
-_TIMED = 20
-FEWEST = 20  # on fewer queries the bootstrap sees too little to call anything significant
+Advance = Callable[[str], None]
+_AREA_RESAMPLES = 1000  # of AIQ, which needs a hull each
 
 
 def evaluate(
-    router: Router,
+    router: Router | Mapping[str, Router],
     train: RoutingDataset,
     test: RoutingDataset,
     *,
     cost_weight: float | None = None,
+    baseline: str | None = None,
+    transforms: Mapping[str, Sequence[ScoreTransform]] | None = None,
+    controls: bool = True,
     resamples: int = 10_000,
     seed: int = 0,
+    advance: Advance = lambda what: None,
 ) -> Report:
-    """Compare a fitted router with the baselines on held-out outcomes.
+    """Compare fitted routers with the baselines on held-out outcomes.
 
     Baselines are chosen on ``train``. Queries that lack an outcome of some expert are left out.
 
+    Args:
+        router: fitted on ``train``; several by the name that the report gives them.
+        train: outcomes that everything was learned from.
+        test: outcomes that nothing was learned from.
+        cost_weight: replaces the routers' own.
+        baseline: the pinned expert that a router must never be significantly below.
+        transforms: router name -> what changes its scores, for example its guard.
+        controls: also fit every router on shuffled outcomes, to see that it gains nothing there.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        advance: called with what was done, once for each router.
+
     Raises:
         DataError: no test query has an outcome of every expert.
+        UnknownNameError: ``baseline`` is not one of the experts.
     """
-    train, complete = _complete(train, test)
-    x = router.embed(complete.queries)
-    prediction = router.predict_embedded(x, experts=complete.experts, cost_weight=cost_weight)
-    choice = best_columns(prediction)
-    policies = _policies(train, complete, choose("router", complete, choice))
-    means = _bootstrap(policies, complete, resamples, seed)  # (resamples, policies)
-    results = tuple(_result(p, complete, means[:, i]) for i, p in enumerate(policies))
-    quality = {result.name: result.quality for result in results}
-    room = quality["oracle"] - quality["best single"]
-    return Report(
-        experts=complete.experts,
-        cost_unit=complete.cost_unit,
-        queries=len(complete),
-        skipped=len(test) - len(complete),
-        policies=results,
-        comparisons=tuple(
-            _compare(results[0], results[i], means[:, 0] - means[:, i], len(complete))
-            for i in range(1, len(results))
-        ),
-        categories=_by_category(complete, choice),
-        gap_closed=(quality["router"] - quality["best single"]) / room if room > 1e-12 else None,
-        fallback_rate=_fallback_rate(router, x),
-        decision_ms=_decision_ms(router, complete.queries),
-        leaks=tuple(complete.ids[i.test] for i in find_leaks(train.queries, complete.queries)),
-        points=(*_expert_points(complete), *_router_points(router, x, complete)),
-        resamples=resamples,
-        seed=seed,
-        lineage=dict(router.lineage_),
-        test_digest=test.digest,
+    routers = {"router": router} if isinstance(router, Router) else dict(router)
+    if not routers:
+        raise OptionError("router: there is none to evaluate; name at least one")
+    train, complete = complete_cells(train, test)
+    if baseline is not None and baseline not in complete.experts:
+        raise unknown_name("baseline", baseline, complete.experts)
+    z = {name: each.embed(complete.queries) for name, each in routers.items()}
+    contenders = [
+        follow(
+            name,
+            each,
+            z[name],
+            complete,
+            cost_weight=cost_weight,
+            transforms=(transforms or {}).get(name, ()),
+        )
+        for name, each in routers.items()
+    ]
+    contenders += baselines(train, complete)
+    if baseline is not None:
+        contenders.append(pinned(complete, baseline))
+    for name, each in routers.items():
+        if controls:
+            label = "shuffled control" if len(routers) == 1 else f"shuffled {name}"
+            z_train = each.embed(train.queries)
+            contenders.append(control(label, each, z_train, train, z[name], complete, seed=seed))
+        advance(name)
+    contenders += bounds(complete)
+    report = _report(
+        routers, contenders, z, train, complete, baseline=baseline, resamples=resamples, seed=seed
     )
+    return replace(report, skipped=len(test) - len(complete), test_digest=test.digest)
 
 
-def best_columns(prediction: Prediction) -> IntArray:
-    """Return the column that `Router.route` would choose for each query, (n,)."""
-    tied = prediction.utility >= prediction.utility.max(axis=1, keepdims=True)
-    cost = np.nan_to_num(prediction.cost, nan=np.finfo(float).max)
-    columns: IntArray = np.argmin(np.where(tied, cost, np.inf), axis=1)
-    return columns
+def complete_cells(
+    train: RoutingDataset, test: RoutingDataset
+) -> tuple[RoutingDataset, RoutingDataset]:
+    """Return both tables over the experts they share, test rows without missing cells.
 
-
-def _complete(train: RoutingDataset, test: RoutingDataset) -> tuple[RoutingDataset, RoutingDataset]:
-    """Return both tables over the experts they share, test rows without missing cells."""
+    Raises:
+        DataError: nothing is left.
+    """
     tried = np.flatnonzero((~np.isnan(test.quality)).any(axis=0))
     names = [test.experts[i] for i in tried if test.experts[i] in train.experts]
     if not names:
@@ -117,140 +126,152 @@ def _complete(train: RoutingDataset, test: RoutingDataset) -> tuple[RoutingDatas
     return train.only(names), complete
 
 
-def _policies(train: RoutingDataset, test: RoutingDataset, router: Policy) -> tuple[Policy, ...]:
-    baselines = [best_single(train, test)]
-    if test.categories:
-        baselines.append(category_table(train, test))
-    baselines += [prompt_length(train, test), random_expectation(test), oracle(test)]
-    if (test.cost > 0).any():
-        baselines.append(cheapest_correct_oracle(test))
-    return (router, *baselines)
+def gap_closed(quality: float, single: float, oracle: float) -> float | None:
+    """Return the share of the way from best single to oracle; None where these are equal."""
+    return (quality - single) / (oracle - single) if oracle - single > 1e-12 else None
 
 
-def _bootstrap(
-    policies: Sequence[Policy], test: RoutingDataset, resamples: int, seed: int
-) -> FloatArray:
-    """Resample queries within each category; return macro means (resamples, policies).
-
-    Queries are drawn together for all policies, so differences between columns are paired.
-    """
-    rng = np.random.default_rng(seed)
-    quality = np.stack([policy.quality for policy in policies], axis=1)  # (n, policies)
-    labels = np.unique(test.labels)
-    means = np.zeros((resamples, len(policies)))
-    for c in labels:
-        rows = quality[test.labels == c]
-        for start in range(0, resamples, 1000):
-            size = min(1000, resamples - start)
-            drawn = rng.integers(len(rows), size=(size, len(rows)))
-            drawn += len(rows) * np.arange(size)[:, None]
-            times = np.bincount(drawn.ravel(), minlength=size * len(rows)).reshape(size, -1)
-            means[start : start + size] += times @ rows / (len(rows) * len(labels))
-    return means
-
-
-def _macro(values: FloatArray, test: RoutingDataset) -> float:
-    return float(np.mean([values[test.labels == c].mean() for c in np.unique(test.labels)]))
-
-
-def _interval(values: FloatArray) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(low), float(high))
-
-
-def _result(policy: Policy, test: RoutingDataset, means: FloatArray) -> PolicyResult:
-    return PolicyResult(
-        name=policy.name,
-        quality=_macro(policy.quality, test),
-        plain_quality=float(policy.quality.mean()),
-        cost=_mean_cost(policy.cost, test),
-        interval=_interval(means),
+def _report(
+    routers: Mapping[str, Router],
+    contenders: Sequence[Contender],
+    z: Mapping[str, FloatArray],
+    train: RoutingDataset,
+    test: RoutingDataset,
+    *,
+    baseline: str | None,
+    resamples: int,
+    seed: int,
+) -> Report:
+    draws = bootstrap(
+        np.stack([c.policy.quality for c in contenders], axis=1), test.labels, resamples, seed
+    )
+    means = {c.name: draws[:, i] for i, c in enumerate(contenders)}
+    costs = tradeoffs(contenders, test, resamples=min(resamples, _AREA_RESAMPLES), seed=seed)
+    policies = _policies(contenders, test, means, costs, baseline)
+    judged = []
+    for contender in contenders[: len(routers)]:
+        others = [c for c in contenders if c.name != contender.name]
+        result = judge_router(
+            contender, routers[contender.name], z[contender.name], train, test,
+            comparisons=compare(contender, others, means, costs, test), baseline=baseline,
+        )  # fmt: skip
+        judged.append(result)
+    return Report(
+        experts=test.experts,
+        cost_unit=test.cost_unit,
+        queries=len(test),
+        skipped=0,
+        policies=policies,
+        routers=tuple(
+            replace(each, points=_router_points(policy.curve) + each.points)
+            for each, policy in zip(judged, policies, strict=False)
+        ),
+        experts_at=_expert_points(test),
+        leaks=tuple(test.ids[i.test] for i in find_leaks(train.queries, test.queries)),
+        resamples=resamples,
+        seed=seed,
+        train_digest=train.digest,
+        test_digest=test.digest,
+        baseline=baseline,
+        created=datetime.now(UTC).date().isoformat(),
     )
 
 
-def _mean_cost(cost: FloatArray, test: RoutingDataset) -> float | None:
-    """Return the mean over categories, as of quality: both are of the same mix of queries."""
-    return None if np.isnan(cost).any() else _macro(cost, test)
-
-
-def _compare(
-    router: PolicyResult, baseline: PolicyResult, difference: FloatArray, queries: int
-) -> Comparison:
-    interval = _interval(difference)
-    verdict: Verdict = "not significant"
-    if queries >= FEWEST and (interval.low > 0 or interval.high < 0):
-        verdict = "better" if interval.low > 0 else "worse"
-    return Comparison(
-        baseline=baseline.name,
-        difference=router.quality - baseline.quality,
-        interval=interval,
-        verdict=verdict,
-    )
-
-
-def _by_category(test: RoutingDataset, choice: IntArray) -> tuple[CategoryResult, ...]:
+def _policies(
+    contenders: Sequence[Contender],
+    test: RoutingDataset,
+    means: Mapping[str, FloatArray],
+    costs: Tradeoffs,
+    baseline: str | None,
+) -> tuple[PolicyResult, ...]:
+    reach = {c.name: _mean(c.policy.quality, test) for c in contenders}
+    single, oracle = reach["best single"], reach["oracle"]
     results = []
-    for c in np.unique(test.labels):
-        rows = np.flatnonzero(test.labels == c)
-        quality, chosen = test.quality[rows], choice[rows]
-        share = np.bincount(chosen, minlength=len(test.experts)) / len(rows)
+    for contender in contenders:
+        name, chosen = contender.name, contender.policy.choice
+        entropy = None if chosen is None else usage_entropy(chosen, len(test.experts))
         results.append(
-            CategoryResult(
-                category=test.categories[c] if c >= 0 else "",
-                queries=len(rows),
-                quality=dict(zip(test.experts, quality.mean(axis=0).tolist(), strict=True)),
-                chosen=dict(zip(test.experts, share.tolist(), strict=True)),
-                router=float(test.quality[rows, chosen].mean()),
+            PolicyResult(
+                name=name,
+                kind=contender.kind,
+                quality=reach[name],
+                plain_quality=float(contender.policy.quality.mean()),
+                cost=_cost(contender.policy.cost, test),
+                interval=interval(means[name]),
+                gap_closed=gap_closed(reach[name], single, oracle),
+                regret=oracle - reach[name],
+                entropy=entropy,
+                effective_experts=None if entropy is None else float(np.exp(entropy)),
+                collapsed=None if chosen is None else is_collapsed(chosen, len(test.experts)),
+                curve=_curve(contender, test, baseline),
+                tradeoff=costs.of.get(name),
             )
         )
     return tuple(results)
 
 
-def _fallback_rate(router: Router, x: FloatArray) -> float | None:
-    if not isinstance(router, CategoryRouter):
+def _mean(values: FloatArray, test: RoutingDataset) -> float:
+    return float(macro_weights(test.labels) @ values)
+
+
+def _cost(cost: FloatArray, test: RoutingDataset) -> float | None:
+    """Return the mean over categories, as of quality: both are of the same mix of queries."""
+    return None if np.isnan(cost).any() else _mean(cost, test)
+
+
+def _curve(
+    contender: Contender, test: RoutingDataset, baseline: str | None
+) -> tuple[CurvePoint, ...]:
+    weight, m = macro_weights(test.labels), len(test.experts)
+    points = []
+    for i, at in enumerate(contender.weights):
+        quality, cost = contender.quality[:, i], contender.cost[:, i]
+        best = worth(test, at).max(axis=1)
+        share: tuple[float, ...] = ()
+        reached = quality
+        if contender.choice is not None:
+            share = tuple(np.bincount(contender.choice[:, i], weights=weight, minlength=m).tolist())
+            reached = worth(test, at)[np.arange(len(test)), contender.choice[:, i]]
+        points.append(
+            CurvePoint(
+                weight=at,
+                cost=_cost(cost, test),
+                quality=float(weight @ quality),
+                regret=float(weight @ (best - reached)),
+                share=share,
+                below_baseline=_is_below(quality, test, baseline),
+            )
+        )
+    return tuple(points)
+
+
+def _is_below(quality: FloatArray, test: RoutingDataset, baseline: str | None) -> bool | None:
+    """Say whether it is significantly below the pinned expert."""
+    if baseline is None:
         return None
-    return float(router.categorise(x).fallback.mean())
+    difference = quality - test.quality[:, test.experts.index(baseline)]
+    return verdict(paired_interval(difference, test.labels), len(test)) == "worse"
 
 
-def _decision_ms(router: Router, queries: Sequence[str]) -> float:
-    times = []
-    for query in queries[:_TIMED]:
-        start = time.perf_counter()
-        router.route(query)
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
-
-
-def _expert_points(test: RoutingDataset) -> list[Point]:
-    return [
+def _expert_points(test: RoutingDataset) -> tuple[Point, ...]:
+    return tuple(
         Point(
             kind="expert",
             label=name,
-            cost=_mean_cost(test.cost[:, i], test),
-            quality=_macro(test.quality[:, i], test),
+            cost=_cost(test.cost[:, i], test),
+            quality=_mean(test.quality[:, i], test),
         )
         for i, name in enumerate(test.experts)
-    ]
+    )
 
 
-def _router_points(router: Router, x: FloatArray, test: RoutingDataset) -> list[Point]:
-    """Return the router at several cost weights, and the front of its category maps."""
-    points = []
-    for weight in COST_WEIGHTS:
-        prediction = router.predict_embedded(x, experts=test.experts, cost_weight=weight)
-        points.append(_point("router", f"cost weight {weight:g}", test, best_columns(prediction)))
-    if not isinstance(router, CategoryRouter) or not set(router.experts_) <= set(test.experts):
-        return points
-    column = np.array([test.experts.index(name) for name in router.experts_])
-    top = router.categorise(x).probabilities.argmax(axis=1)
-    for i, mapping in enumerate(router.front()):
-        points.append(_point("mapping", f"map {i}", test, column[mapping.choice[top]]))
-    return points
-
-
-def _point(
-    kind: Literal["router", "mapping"], label: str, test: RoutingDataset, choice: IntArray
-) -> Point:
-    policy = choose(label, test, choice)
-    quality = _macro(policy.quality, test)
-    return Point(kind=kind, label=label, cost=_mean_cost(policy.cost, test), quality=quality)
+def _router_points(curve: Sequence[CurvePoint]) -> tuple[Point, ...]:
+    return tuple(
+        Point(
+            kind="router",
+            label=f"cost weight {point.weight:g}",
+            cost=point.cost,
+            quality=point.quality,
+        )
+        for point in curve
+    )

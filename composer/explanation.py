@@ -33,7 +33,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "otherwise": decision.otherwise,
         "cost_unit": decision.cost_unit,
         "details": dict(decision.details),
-        "candidates": [vars(c) for c in decision.candidates],
+        "candidates": [c._asdict() for c in decision.candidates],
     }
 
 

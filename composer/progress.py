@@ -1,7 +1,7 @@
-"""Show how a collection goes: bars on a terminal, a line now and then anywhere else."""
+"""Show how long work takes: bars on a terminal, a line now and then anywhere else."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.progress import (
 
 from composer.tally import OnProgress, Tally
 
-__all__ = ["progress"]
+__all__ = ["progress", "steps"]
 
 _LINE_SECONDS = 10.0
 
@@ -37,6 +37,46 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator
             yield _Bars(shown)
     else:
         yield _Lines(console)
+
+
+@contextmanager
+def steps(
+    total: int, what: str, *, quiet: bool = False, console: Console | None = None
+) -> Iterator[Callable[[str], None]]:
+    """Yield what is called, with a name, after each of ``total`` steps; writes to standard error.
+
+    Args:
+        total: number of steps.
+        what: they are, for example ``fits``.
+        quiet: show nothing.
+        console: where to write instead.
+    """
+    console = console or Console(stderr=True)
+    if quiet or total <= 0:
+        yield lambda name: None
+    elif console.is_terminal:
+        with _bars(console) as shown:
+            task = shown.add_task(what, total=total, speed="", note="")
+            yield lambda name: shown.update(task, advance=1, note=name)
+    else:
+        yield _StepLines(console, total, what)
+
+
+class _StepLines:
+    """A line when time has passed: how many steps are done, and how long the rest will take."""
+
+    def __init__(self, console: Console, total: int, what: str) -> None:
+        self._console, self._total, self._what, self._done = console, total, what, 0
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, name: str) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._told > _LINE_SECONDS and self._done < self._total:
+            self._told = now
+            left = (now - self._began) / self._done * (self._total - self._done)
+            line = f"{self._what}: {self._done}/{self._total} {name} ({left:.0f} s left)"
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _bars(console: Console) -> Progress:

@@ -5,7 +5,10 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from composer.dispatch import open_embedder
+from composer.selecting import Selecting, selecting
 from experts_registry.errors import (
     ArtefactError,
     ComposerError,
@@ -22,7 +25,7 @@ from routers.base import Candidate, Decision, Router, load_router
 from routers.building import build_router
 from routers.data import RoutingDataset
 
-__all__ = ["AUTO", "Routing"]
+__all__ = ["AUTO", "Routing", "expected_cost"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Routing:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._routers: dict[str, Router | None] = {}
+        self._selects: dict[str, Selecting] = {}
         self._encoder: Embedder | None = None
         self._lock = threading.RLock()
 
@@ -66,10 +70,6 @@ class Routing:
             if why := _excluded(spec, prompt):
                 raise _refusal({model: why})
             return Decision((model,), (), "asked by name")
-        if composition.select.policy != "top-1":
-            raise PluginError(
-                f"composition {model!r}: policy {composition.select.policy!r} is not one of top-1"
-            )
         if composition.retrieval is not None:
             raise PluginError(
                 f"composition {model!r}: retrieval is not available in this version; remove the key"
@@ -83,12 +83,20 @@ class Routing:
         router = self._router(composition)
         if router is None:
             return _without_router(composition, specs, excluded, prompt)
-        return router.route(
+        select = self._selecting(composition, router)
+        decision = router.route(
             prompt.query,
             experts=list(specs),
             cost_weight=composition.select.cost_weight,
             excluded=excluded,
+            transforms=select.transforms,
+            policy=select.policy,
+            temperature=select.temperature,
+            budget=limit if router.cost_unit_ == "usd" else None,
         )
+        shares = decision.weights or (1.0,)
+        select.usage.add(dict(zip(decision.experts, shares, strict=False)))
+        return decision
 
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.
@@ -128,8 +136,33 @@ class Routing:
     def _router(self, composition: Composition) -> Router | None:
         with self._lock:
             if composition.name not in self._routers:
-                self._routers[composition.name] = self._load(composition)
+                router = self._load(composition)
+                self._routers[composition.name] = router and self._introduce(router, composition)
             return self._routers[composition.name]
+
+    def _selecting(self, composition: Composition, router: Router) -> Selecting:
+        with self._lock:
+            if composition.name not in self._selects:
+                self._selects[composition.name] = selecting(router, composition)
+            return self._selects[composition.name]
+
+    def _introduce(self, router: Router, composition: Composition) -> Router:
+        """Tell a router what the file says of experts that it has no outcomes of."""
+        specs = self._members(composition)
+        new = {
+            name: spec
+            for name, spec in specs.items()
+            if name not in (*router.experts_, *router.newcomers_)
+            and (spec.domains or spec.published)
+        }
+        if not new:
+            return router
+        nothing = RoutingDataset(queries=(), experts=tuple(new), quality=np.empty((0, len(new))))
+        return router.adopt(
+            nothing,
+            domains={name: spec.domains for name, spec in new.items()},
+            published={name: spec.published for name, spec in new.items()},
+        )
 
     def _load(self, composition: Composition) -> Router | None:
         config = composition.router
@@ -144,7 +177,7 @@ class Routing:
                 )  # fmt: skip
                 return None
             return load_router(folder, encoder=self.encoder())
-        return self._fit(config)
+        return self._fit(config, composition)
 
     def check(self, config: InlineRouter) -> tuple[Router, Path]:
         """Build an inline router without fitting it; return it with the outcomes it needs.
@@ -165,9 +198,14 @@ class Routing:
             )
         return router, outcomes
 
-    def _fit(self, config: InlineRouter) -> Router:
+    def _fit(self, config: InlineRouter, composition: Composition) -> Router:
         router, outcomes = self.check(config)
-        return router.fit(RoutingDataset.load(outcomes))
+        data = RoutingDataset.load(outcomes)
+        router.fit(data)
+        is_guarded = composition.baseline is not None and composition.select.guard
+        if is_guarded or composition.select.neighbours is not None:
+            router.rehearse(data, keep=composition.select.neighbours is not None)
+        return router
 
 
 def _excluded(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str | None:
@@ -178,13 +216,13 @@ def _excluded(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str
     if prompt.sampling.logprobs and spec.offers and "logprobs" not in spec.offers:
         return "does not offer logprobs"
     if usd is not None:
-        cost = _cost(spec, prompt)
+        cost = expected_cost(spec, prompt)
         if cost > usd:
             return f"expected to cost ${cost:.4f}, above the limit of ${usd:.4f}"
     return None
 
 
-def _cost(spec: ExpertSpec, prompt: Prompt) -> float:
+def expected_cost(spec: ExpertSpec, prompt: Prompt) -> float:
     """Estimate the price of a call in USD before it is made."""
     size = sum(len(message.content) for message in prompt.messages)
     answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
@@ -208,7 +246,7 @@ def _without_router(
     """Ask the baseline, else the cheapest: nothing was learned that could decide."""
 
     def price(name: str) -> float:
-        return _cost(specs[name], prompt)
+        return expected_cost(specs[name], prompt)
 
     def rank(name: str) -> tuple[bool, bool, float]:
         return name in excluded, name != composition.baseline, price(name)

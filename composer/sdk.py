@@ -13,6 +13,8 @@ from typing import Any, Self, TypeVar
 
 from composer.background import BackgroundLoop
 from composer.dispatch import Dispatcher, LocalDispatcher, deadline, timed
+from composer.exploring import Exploration
+from composer.feedback import Feedback, FeedbackDesk
 from composer.routing import Routing
 from composer.strategies import FAILOVER, Single, Strategy, order_of_call
 from composer.trace import Answer, Ledger
@@ -71,6 +73,7 @@ class _Plan:
 
     prompt: Prompt
     decision: Decision
+    model: str
     who: str
     strategy: str = "single"
     seconds: float | None = None
@@ -79,8 +82,8 @@ class _Plan:
 class Composer:
     """Ask a registry of experts as if they were one.
 
-    Every verb has an async twin (``aquery``, ``astream``, ``aroute``, ``aexplain``, ``aclose``);
-    the plain one runs it on a loop of its own, so it may be called from any thread.
+    Every verb has an async twin (``aquery``, ``astream``, ``aroute``, ``aexplain``,
+    ``afeedback``, ``aclose``); the plain one may be called from any thread.
 
     Args:
         registry: the experts and compositions.
@@ -95,6 +98,8 @@ class Composer:
         self.registry = registry
         self.dispatcher: Dispatcher = dispatcher or LocalDispatcher(registry.llms)
         self._routing = Routing(registry)
+        self._feedback = FeedbackDesk(registry)
+        self._exploration = Exploration(registry, lambda: self._feedback.store)
         self._loop = BackgroundLoop()
 
     @classmethod
@@ -154,7 +159,7 @@ class Composer:
             ExpertError: the experts that were asked failed; the subclass says how.
         """
         plan = await self._plan(Prompt.of(text_or_messages, **sampling), model)
-        ledger = Ledger(self.registry)
+        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
 
         async def call(expert: str, prompt: Prompt) -> Generation:
             began = time.perf_counter()
@@ -169,7 +174,7 @@ class Composer:
         strategy: Strategy = load_plugin("strategies", plan.strategy)()
         async with deadline(plan.who, plan.seconds):
             generation = await strategy(plan.prompt, plan.decision, call)
-        return ledger.answer(generation, plan.decision)
+        return self._feedback.remember(ledger.answer(generation, plan.decision))
 
     def query(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Answer:
         """Answer a query; see `aquery`."""
@@ -185,20 +190,52 @@ class Composer:
         """Answer a query piece by piece; iterate over the result with ``for``."""
         return self.astream(text_or_messages, model=model, **sampling)
 
+    # -- learn ----------------------------------------------------------------------------------
+
+    def feedback(self, answer: Answer | str, quality: float, *, grader: str = "user") -> Feedback:
+        """Say how good an answer was; routers may learn from it, see ``expert-composer retrain``.
+
+        Args:
+            answer: an answer, or the id of one of the last 1,000 of this composer; feedback on
+                the same answer replaces the older one.
+            quality: from 0, bad, to 1, perfect.
+            grader: who says so.
+
+        Raises:
+            OptionError: the quality is not in [0, 1].
+            DataError: no such answer is known, or the feedback cannot be stored.
+        """
+        return self._feedback.take(answer, quality, grader)
+
+    async def afeedback(
+        self, answer: Answer | str, quality: float, *, grader: str = "user"
+    ) -> Feedback:
+        """Async twin of `feedback`: the database is written to in a thread."""
+        return await asyncio.to_thread(self.feedback, answer, quality, grader=grader)
+
+    # -- inside ---------------------------------------------------------------------------------
+
     async def _plan(self, prompt: Prompt, model: str) -> "_Plan":
         # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
-        decision = await asyncio.to_thread(self._routing.decide, prompt, model)
+        decision = await asyncio.to_thread(self._decide, prompt, model)
         composition = self._routing.composition(model)
         if composition is None:
-            return _Plan(prompt, decision, f"expert {model!r}")
+            return _Plan(prompt, decision, model, f"expert {model!r}")
         limits = composition.limits
         return _Plan(
             prompt.limited(max_tokens=limits.max_tokens),
             decision,
+            model,
             f"composition {model!r}",
             composition.strategy,
             limits.seconds,
         )
+
+    def _decide(self, prompt: Prompt, model: str) -> Decision:
+        """Decide whom to ask, exploring where the composition wants it; `route` never explores."""
+        decision = self._routing.decide(prompt, model)
+        composition = self._routing.composition(model)
+        return self._exploration.decide(decision, composition, prompt)
 
     async def _pieces(
         self, prompt: Prompt, model: str, answer: list[Answer]
@@ -214,7 +251,7 @@ class Composer:
 
     async def _failover(self, plan: "_Plan", answer: list[Answer]) -> AsyncGenerator[str]:
         """Stream from the first expert that begins; what was passed on cannot be taken back."""
-        ledger = Ledger(self.registry)
+        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
         experts = order_of_call(plan.decision, Single().attempts)
         for expert in experts:
             began, is_begun = time.perf_counter(), False
@@ -224,7 +261,8 @@ class Composer:
                     async for chunk in chunks:
                         if chunk.generation is not None:
                             ledger.answered(expert, began, chunk.generation.usage)
-                            answer.append(ledger.answer(chunk.generation, plan.decision))
+                            whole = ledger.answer(chunk.generation, plan.decision)
+                            answer.append(self._feedback.remember(whole))
                         elif chunk.text:
                             is_begun = True
                             yield chunk.text
@@ -256,6 +294,7 @@ class Composer:
             await self.dispatcher.aclose()
         finally:
             self._routing.close()
+            self._feedback.close()
             await asyncio.to_thread(self._loop.stop)
 
     def close(self) -> None:
@@ -265,6 +304,7 @@ class Composer:
                 self._loop.run(self.dispatcher.aclose())
         finally:
             self._routing.close()
+            self._feedback.close()
             self._loop.stop()
 
     def __enter__(self) -> Self:

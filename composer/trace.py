@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from experts_registry.registry import Registry
 from experts_registry.types import Generation, Passage, Usage
@@ -32,6 +33,9 @@ class Answer:
         passages: what was retrieved for it.
         generation: the answering expert's own account: finish reason, usage, tool calls.
         registry: digest of the registry generation that answered.
+        query: what routers read of the prompt.
+        model: the composition or expert that was asked for.
+        id: unique; feedback may name the answer by it.
     """
 
     text: str
@@ -40,6 +44,9 @@ class Answer:
     generation: Generation
     passages: tuple[Passage, ...] = ()
     registry: str = ""
+    query: str = ""
+    model: str = ""
+    id: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def expert(self) -> str:
@@ -59,9 +66,17 @@ class Answer:
 
 @dataclass
 class Ledger:
-    """The steps of one request, priced."""
+    """The steps of one request, priced.
+
+    Args:
+        registry: knows the prices.
+        query: what routers read of the prompt.
+        model: the composition or expert that was asked for.
+    """
 
     registry: Registry
+    query: str = ""
+    model: str = ""
     steps: list[Step] = field(default_factory=list)
 
     def failed(self, expert: str, began: float, error: BaseException) -> None:
@@ -94,4 +109,6 @@ class Ledger:
             steps=tuple(self.steps),
             generation=generation,
             registry=self.registry.digest,
+            query=self.query,
+            model=self.model,
         )

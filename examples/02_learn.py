@@ -25,8 +25,8 @@ def main() -> None:
 
         data = RoutingDataset.load(outcomes)
         encoder = Routing(Registry.load(experts)).encoder()
-        router = build_router("category", encoder, {"shrinkage": 5.0})
-        trained = train(router, data, folder / "routers" / "category")
+        router = build_router("auto", encoder, {})
+        trained = train(router, data, folder / "routers" / "auto")
         for comparison in trained.report.comparisons:
             print(f"router - {comparison.baseline}: {comparison.difference:+.2f}")
 

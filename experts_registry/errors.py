@@ -8,6 +8,7 @@
     ├── PluginError                   a router, backend, strategy or grader that cannot be loaded
     ├── DataError                     outcomes, query files, artefacts
     │   └── ArtefactError             a saved router or store that does not fit what it is used with
+    ├── AbstainError                 no expert is expected to do well enough
     ├── BudgetError                   no assignment fits the stated budget
     ├── PromptError                   a query no expert could be asked
     │   └── ContextLengthError        longer than the expert's context window
@@ -28,6 +29,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "AbstainError",
     "ArtefactError",
     "BudgetError",
     "CapacityError",
@@ -82,6 +84,10 @@ class DataError(ComposerError):
 
 class ArtefactError(DataError):
     """A saved artefact does not fit what it is used with."""
+
+
+class AbstainError(ComposerError):
+    """No expert is expected to do well enough to be asked."""
 
 
 class BudgetError(ComposerError):

@@ -10,7 +10,12 @@ from experts_registry.errors import PluginError, nearest
 __all__ = ["load_plugin", "plugin_names"]
 
 
-_ONE = {"backends": "backend", "routers": "router", "strategies": "strategy"}
+_ONE = {
+    "backends": "backend",
+    "policies": "policy",
+    "routers": "router",
+    "strategies": "strategy",
+}
 
 
 @cache
@@ -19,7 +24,7 @@ def _points(group: str) -> dict[str, EntryPoint]:
 
 
 def plugin_names(group: str) -> list[str]:
-    """List what is registered under a group: ``backends``, ``routers`` or ``strategies``."""
+    """List what is registered under a group, for example ``routers``."""
     return sorted(_points(group))
 
 

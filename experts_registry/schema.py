@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "Composition",
     "ExpertSpec",
+    "Explore",
+    "GuardSpec",
     "InlineRouter",
     "Limits",
     "Offer",
@@ -100,7 +102,16 @@ class ExpertSpec(_Frozen):
     offers: tuple[Offer, ...] = Field(
         (), description="What callers may ask of it; empty means all that the backend offers."
     )
-    domains: tuple[str, ...] = Field((), description="What it is meant for; shown to people.")
+    domains: tuple[str, ...] = Field(
+        (),
+        description="Categories it is meant for; where it has no outcomes yet, it is expected "
+        "to be good at these.",
+    )
+    published: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {},
+        description="Published scores by category, or under 'overall'; believed a little where it "
+        "has no outcomes yet.",
+    )
     active_params: float | None = Field(
         None, gt=0, description="Parameters used per token, for example 0.49e9."
     )
@@ -129,8 +140,34 @@ class StoreSpec(_Frozen):
     )
 
 
-class Select(_Frozen):
-    """How predicted qualities become a choice."""
+class GuardSpec(_Frozen):
+    """When a router may deviate from the composition's baseline."""
+
+    confidence: float = Field(
+        0.95, ge=0.5, lt=1, description="How sure one must be that deviating loses no quality."
+    )
+    tolerance: float = Field(
+        0.0, ge=0, le=1, description="Quality that may be lost where the other expert is cheaper."
+    )
+    premium: float = Field(
+        0.01, ge=0, le=1, description="Quality that an expert dearer than the baseline must add."
+    )
+
+
+class Explore(_Frozen):
+    """Ask another expert now and then, to learn how good it is by now."""
+
+    method: Literal["thompson", "ucb"] = Field("thompson", description="How it is chosen.")
+    rate: float = Field(0.05, gt=0, le=1, description="Share of the requests that explore.")
+    usd_per_day: float = Field(
+        1.0, ge=0, description="Most that exploring may add to the bill in a day (UTC)."
+    )
+
+
+class Select(BaseModel):
+    """How predicted qualities become a choice; further keys are the policy's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     policy: str = Field("top-1", description="Selection policy.")
     cost_weight: float | None = Field(
@@ -138,6 +175,24 @@ class Select(_Frozen):
         ge=0,
         description="Quality given up for the dearest expert's mean cost; "
         "by default the router's own.",
+    )
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="What scores are divided by before policies read them as probabilities; "
+        "by default as calibrated on held-out outcomes.",
+    )
+    neighbours: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the router's own view beside that of the nearest solved queries.",
+    )
+    balance: float = Field(
+        0.0, ge=0, description="Quality given up to spread the traffic evenly; 0 does not."
+    )
+    guard: GuardSpec | Literal[False] = Field(
+        GuardSpec(), description="Deviate from the baseline only on evidence; false does not guard."
     )
 
 
@@ -167,8 +222,11 @@ class Composition(_Frozen):
     )
     select: Select = Field(Select(), description="How predictions become a choice.")
     baseline: str | None = Field(
-        None, description="The expert to beat; asked as long as no router is trained."
+        None,
+        description="The expert to beat: asked as long as no router is trained, and left only on "
+        "evidence afterwards.",
     )
+    explore: Explore | None = Field(None, description="Explore; by default never.")
     strategy: str = Field("single", description="How answers are composed.")
     retrieval: RetrievalSpec | None = Field(None, description="Retrieve before answering.")
     limits: RequestLimits = Field(RequestLimits(), description="Bounds on one request.")
@@ -182,6 +240,11 @@ class RegistryFile(_Frozen):
     experts: tuple[ExpertSpec, ...] = Field((), description="The experts.")
     stores: tuple[StoreSpec, ...] = Field((), description="Collections of passages.")
     compositions: tuple[Composition, ...] = Field((), description="Model names over experts.")
+    feedback: str | None = Field(
+        None,
+        description="Where feedback is kept: an SQLite file relative to this file, or a database "
+        "URL; by default feedback.db beside this file.",
+    )
 
 
 def registry_schema() -> dict[str, Any]:

@@ -2,44 +2,42 @@
 
 A subclass writes `_fit` and `_score`, both pure, over arrays; fitting, routing, explaining,
 saving and loading come from `Router`. Notation: ``n`` queries, ``m`` experts, ``d`` dimensions,
-``x`` (n, d) embeddings with unit rows.
+``x`` (n, d) embeddings with unit rows, ``z`` (n, d + f) the same with the features of
+`routers.features` beside them.
 """
 
-import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from hashlib import sha256
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from experts_registry.errors import ArtefactError, OptionError, PromptError
-from experts_registry.plugins import load_plugin
 from experts_registry.types import Embedder, FloatArray
+from routers.artefact import load_router, write_artefact
+from routers.costs import fit_cost, predict_cost
 from routers.data import RoutingDataset
-from routers.decision import Candidate, Decision, Prediction, ranked
-from routers.prior import PRIOR_ERROR, expert_prior
+from routers.decision import Candidate, Decision, Prediction, first, ranked, selected
+from routers.features import FEATURES, feature_scale, standardised, text_features, window
+from routers.newcomers import (
+    CAUTION,
+    fit_newcomers,
+    joined_newcomers,
+    predict_newcomers,
+    prepare_newcomers,
+)
+from routers.policies import Policy
+from routers.prior import expert_prior
+from routers.rehearsal import rehearse
+from routers.transforms import Context, ScoreTransform, transform
 
 __all__ = ["Candidate", "Decision", "Prediction", "Router", "State", "load_router", "window"]
 
 State = Mapping[str, FloatArray]
-FORMAT = 1
-_HALF_WINDOW = 2000  # characters kept at either end of a long query
-
-
-def window(text: str) -> str:
-    """Return what routers read of a query: the whole of it, or its head and tail.
-
-    Cutting before the encoder keeps a megabyte of text from costing a megabyte of tokenising.
-    Lone surrogates, which no tokenizer takes, become question marks.
-    """
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    if len(text) <= 2 * _HALF_WINDOW:
-        return text
-    return f"{text[:_HALF_WINDOW]}\n...\n{text[-_HALF_WINDOW:]}"
+_NO_WEIGHTS: tuple[float, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -63,6 +61,7 @@ class Router(ABC):
     cost_unit_: str = field(default="", init=False)
     state_: dict[str, FloatArray] = field(default_factory=dict, init=False, repr=False)
     lineage_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    newcomers_: tuple[str, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.cost_weight < np.inf:
@@ -89,9 +88,9 @@ class Router(ABC):
         """Return the standard error (n, m); by default that of each expert's mean quality."""
         return np.broadcast_to(state["prior.error"], (len(x), len(self.experts_)))
 
-    def _cost(self, x: FloatArray, state: State) -> FloatArray:
-        """Return the expected cost (n, m); by default each expert's mean."""
-        return np.broadcast_to(state["prior.cost"], (len(x), len(self.experts_)))
+    def _cost(self, x: FloatArray, state: State) -> FloatArray | None:
+        """Return the expected cost (n, m), or None for that of `routers.costs`."""
+        return None
 
     def _utility(self, x: FloatArray, state: State, quality: FloatArray) -> FloatArray:
         """Return what ranks the experts (n, m) before cost is weighed; by default quality."""
@@ -100,6 +99,11 @@ class Router(ABC):
     def _details(self, x: FloatArray, state: State) -> Mapping[str, Any]:
         """Say what decided for one query, x (1, d), as JSON values; ``reason`` is shown."""
         return {}
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether x has the text's features as last columns; by default only the embedding."""
+        return False
 
     # -- what everybody calls -------------------------------------------------------------------
 
@@ -111,21 +115,106 @@ class Router(ABC):
         Raises:
             DataError: there are no outcomes.
         """
+        return self.fit_embedded(self.embed(data.queries), data)
+
+    def fit_embedded(self, z: FloatArray, data: RoutingDataset) -> Self:
+        """Learn from outcomes whose queries were embedded before, z as `embed` returns it.
+
+        Raises:
+            DataError: there are no outcomes.
+        """
         data.require_outcomes()
-        x = self.embed(data.queries)
         self.lineage_ = {
             "data": data.digest,
             "queries": len(data.queries),
             "encoder": self.encoder.digest,
         }
         tried = np.flatnonzero((~np.isnan(data.quality)).any(axis=0))
-        data = self._prepare(x, data.only([data.experts[i] for i in tried]))
-        self.experts_, self.categories_ = data.experts, data.categories
-        self.cost_unit_ = data.cost_unit
-        state = {**expert_prior(data), **self._fit(x, data)}
+        data = data.only([data.experts[i] for i in tried])
+        scale = feature_scale(z)
+        z = standardised(z, scale)
+        data, state = self.learn(z, data)
+        self.cost_unit_, self.newcomers_ = data.cost_unit, ()
+        state |= scale | fit_cost(z, data.cost, state["prior.cost"]) | prepare_newcomers(z, data)
         # safetensors silently scrambles an array that is not contiguous.
         self.state_ = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in state.items()}
         return self
+
+    def learn(
+        self, z: FloatArray, data: RoutingDataset
+    ) -> tuple[RoutingDataset, dict[str, FloatArray]]:
+        """Return the data as it was labelled, and what was learned: for routers made of routers.
+
+        z is standardised, and every expert has an outcome.
+        """
+        data = self._prepare(z[:, : -len(FEATURES)], data)
+        self.experts_, self.categories_ = data.experts, data.categories
+        return data, {**expert_prior(data), **self._fit(self._columns(z), data)}
+
+    def view(self, z: FloatArray, state: State) -> FloatArray:
+        """Return the quality (n, m) by what `learn` returned."""
+        return self._score(self._columns(z), state)
+
+    def rehearse(
+        self, data: RoutingDataset, *, z: FloatArray | None = None, keep: bool = False
+    ) -> Self:
+        """Find out how this router does on queries it has not seen; the guard learns from it.
+
+        Fits about a dozen more routers like this one, each on part of the data.
+
+        Args:
+            data: what it was fitted on.
+            z: its queries as `embed` returns them, where that was done before.
+            keep: keep the embeddings too; `routers.neighbours` needs them.
+        """
+        self._require_fitted()
+        z = self.embed(data.queries) if z is None else z
+        found = rehearse(self, z, data.only(self.experts_), keep=keep)
+        self.state_ |= {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in found.items()}
+        return self
+
+    def like(self) -> Self:
+        """Return an unfitted router that learns as this one did."""
+        return replace(self)
+
+    def adopt(
+        self,
+        data: RoutingDataset,
+        *,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        published: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Self:
+        """Return a router that also knows the experts of ``data`` that it was not fitted on.
+
+        What is known of each is little: a few probes, what it is said to be meant for, what was
+        published of it. See `routers.newcomers`. Nobody else's scores change; newcomers of before
+        stay, unless they are in ``data`` again.
+
+        Args:
+            data: outcomes of the newcomers; there may be none at all.
+            domains: expert -> categories that it is meant for.
+            published: expert -> category, or ``overall`` -> published score in [0, 1].
+        """
+        self._require_fitted()
+        names = tuple(n for n in data.experts if n not in self.experts_)
+        adopted = copy(self)
+        z = self._read(self.embed(data.queries)) if len(data) else np.empty((0, 0))
+        found = fit_newcomers(
+            self._score(self._columns(z), self.state_) if len(z) else z,
+            z,
+            data.only(names),
+            self.state_,
+            self.categories_,
+            domains or {},
+            published or {},
+        )
+        stay = [i for i, n in enumerate(self.newcomers_) if n not in names]
+        adopted.newcomers_ = (*(self.newcomers_[i] for i in stay), *names)
+        adopted.state_ = self.state_ | joined_newcomers(self.state_, stay, found)
+        adopted.lineage_ = self.lineage_ | {
+            "newcomers": self.lineage_.get("newcomers", {}) | {n: len(data) for n in names}
+        }
+        return adopted
 
     def predict(
         self,
@@ -150,32 +239,37 @@ class Router(ABC):
         experts: Sequence[str] | None = None,
         cost_weight: float | None = None,
     ) -> Prediction:
-        """Predict from embeddings (n, d), as `predict` does from texts."""
+        """Predict as `predict` does, from what `embed` returned, or from embeddings alone."""
+        z = self._read(x)
+        return self._predict(z, self._columns(z), experts, cost_weight)
+
+    def _predict(
+        self,
+        z: FloatArray,
+        x: FloatArray,
+        experts: Sequence[str] | None,
+        cost_weight: float | None,
+    ) -> Prediction:
+        state = self.state_
         weight = self.cost_weight if cost_weight is None else cost_weight
-        quality = self._score(x, self.state_)
-        cost = self._cost(x, self.state_)
-        scale = float(self.state_["prior.scale"][0])
-        utility = self._utility(x, self.state_, quality)
-        utility = utility - weight * np.nan_to_num(cost, nan=scale) / scale
-        names = self.experts_ if experts is None else tuple(experts)
-        column = {name: i for i, name in enumerate(self.experts_)}
-        index = np.array([column.get(name, -1) for name in names], dtype=np.intp)
-        prior = quality.mean(axis=1, keepdims=True)  # (n, 1)
-
-        def pick(values: FloatArray, new: float | FloatArray) -> FloatArray:
-            picked = np.empty((len(x), len(names)))
-            picked[:] = new
-            known = index >= 0
-            picked[:, known] = values[:, index[known]]
-            return picked
-
-        return Prediction(
-            experts=names,
-            quality=pick(quality, prior),
-            error=pick(self._error(x, self.state_), PRIOR_ERROR),
-            cost=pick(cost, np.nan),
-            utility=pick(utility, prior - weight),
-        )
+        quality = self._score(x, state)
+        error, cost = self._error(x, state), self._cost(x, state)
+        if cost is None:
+            cost = predict_cost(z, state)
+        utility = self._utility(x, state, quality)
+        known, fitted = self.experts_ + self.newcomers_, quality
+        if self.newcomers_:
+            new = predict_newcomers(quality, z, state)
+            quality, error = np.hstack([quality, new.quality]), np.hstack([error, new.error])
+            cautious = new.quality - CAUTION * new.error
+            utility, cost = np.hstack([utility, cautious]), np.hstack([cost, new.cost])
+        scale = float(state["prior.scale"][0])
+        if weight:
+            utility = utility - weight * np.where(np.isnan(cost), scale, cost) / scale
+        found = Prediction(experts=known, quality=quality, error=error, cost=cost, utility=utility)
+        if experts is None or tuple(experts) == known:
+            return found
+        return found.among(experts, fitted.mean(axis=1, keepdims=True), weight)
 
     def score(self, queries: Sequence[str], *, experts: Sequence[str] | None = None) -> FloatArray:
         """Return the expected quality (n, m), columns as ``experts``, by default ``experts_``."""
@@ -189,84 +283,97 @@ class Router(ABC):
         experts: Sequence[str] | None = None,
         cost_weight: float | None = None,
         excluded: Mapping[str, str] | None = None,
+        transforms: Sequence[ScoreTransform] = (),
+        policy: Policy | None = None,
+        temperature: float = 1.0,
+        budget: float | None = None,
     ) -> Decision:
-        """Choose ``k`` experts for a query.
+        """Choose experts for a query.
 
         Args:
             query: the text.
-            k: how many.
-            experts: whom to consider, by default the fitted ones.
+            k: how many, where no policy says it.
+            experts: whom to consider, by default all that are known.
             cost_weight: replaces the router's own.
             excluded: experts that must not be chosen, with the reason shown to people.
+            transforms: change the scores, in order, before experts are selected.
+            policy: selects from the scores; by default the best ``k``.
+            temperature: what the policy divides scores by.
+            budget: most that the selected experts may be expected to cost together.
 
         Raises:
             PromptError: the query is empty, or no expert is left to ask.
+            AbstainError: the policy would rather ask nobody.
+            BudgetError: nobody is cheap enough.
         """
         if not query.strip():
             raise PromptError("query: it is empty; write a question or a task")
-        if k < 1:
-            raise OptionError(f"k: {k} is below 1; use 1 or more")
         self._require_fitted()
-        x = self.embed([query])
-        prediction = self.predict_embedded(x, experts=experts, cost_weight=cost_weight)
-        candidates = ranked(prediction, excluded or {})
-        chosen = [c for c in candidates if not c.excluded][:k]
-        if not chosen:
-            listed = (
-                "; ".join(f"{c.expert}: {c.excluded}" for c in candidates) or "none is registered"
-            )
-            raise PromptError(f"query: no expert may be asked ({listed})")
+        z = self._read(self.embed([query]))
+        x = self._columns(z)  # once: what was found out about it is known by its identity
+        prediction = self._predict(z, x, experts, cost_weight)
+        excluded = excluded or {}
+        available = np.array([[name not in excluded for name in prediction.experts]], dtype=bool)
+        context = Context(x=z, prediction=prediction, available=available)
+        scores, notes = transform(prediction.utility, context, transforms)
+        candidates = ranked(prediction, scores[0], excluded)
         details = dict(self._details(x, self.state_))
         reason = details.pop("reason", "highest predicted quality")
-        if absent := self._absent(x, candidates, cost_weight):
-            reason += f"; {absent}, which would come first, is not among the candidates"
+        if absent := self._absent(z, x, prediction, cost_weight):
+            notes.append(f"{absent}, which would come first, is not among the candidates")
+        chosen, weights = first(candidates, k), _NO_WEIGHTS
+        if policy is not None:
+            found = policy(
+                scores[0],
+                experts=prediction.experts,
+                temperature=temperature,
+                cost=prediction.cost[0],
+                budget=budget,
+            )
+            chosen, weights = selected(candidates, prediction.experts, found), found.weights
+            notes += [told] if (told := found.told) else []
         return Decision(
             experts=tuple(c.expert for c in chosen),
             scores=tuple(c.quality for c in chosen),
-            reason=reason,
+            reason="; ".join([reason, *notes]),
             candidates=tuple(candidates),
             router=type(self).name or type(self).__name__,
             cost_unit=self.cost_unit_,
             details=details,
+            weights=weights,
         )
 
     def _absent(
-        self, x: FloatArray, candidates: Sequence[Candidate], cost_weight: float | None
+        self, z: FloatArray, x: FloatArray, prediction: Prediction, cost_weight: float | None
     ) -> str | None:
         """Return the fitted expert that would win if it could be asked, where it is not here."""
-        names = {c.expert for c in candidates}
-        if names >= set(self.experts_):
+        if set(prediction.experts) >= set(self.experts_):
             return None
-        first = ranked(self.predict_embedded(x, cost_weight=cost_weight), {})[0].expert
-        return None if first in names else first
+        everyone = self._predict(z, x, None, cost_weight)
+        first = everyone.experts[int(np.argmax(everyone.utility[0]))]
+        return None if first in prediction.experts else first
 
     def explain(self, query: str, *, experts: Sequence[str] | None = None) -> Decision:
         """Return the decision over every expert: the same numbers that `route` decides by."""
-        names = self.experts_ if experts is None else tuple(experts)
+        names = self.experts_ + self.newcomers_ if experts is None else tuple(experts)
         return self.route(query, k=max(1, len(names)), experts=names)
 
     # -- on disk --------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
         """Write ``router.json`` and ``state.safetensors`` into a folder, each atomically."""
-        from safetensors.numpy import save
-
         self._require_fitted()
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        cls, content = type(self), save(self.state_)
+        cls, folder = type(self), Path(path)
         header = {
-            "format": FORMAT,
-            "state": sha256(content).hexdigest(),
             "router": f"{cls.__module__}:{cls.__qualname__}",
             "experts": self.experts_,
+            "newcomers": self.newcomers_,
             "categories": self.categories_,
             "cost_unit": self.cost_unit_,
             "hyperparameters": self._hyperparameters(),
             "lineage": self.lineage_,
         }
-        _replace(folder / "state.safetensors", content)
-        _replace(folder / "router.json", json.dumps(header, indent=2).encode())
+        write_artefact(folder, header, self.state_)
         return folder
 
     @classmethod
@@ -282,8 +389,27 @@ class Router(ABC):
     # -- inside ---------------------------------------------------------------------------------
 
     def embed(self, queries: Sequence[str]) -> FloatArray:
-        """Return what the router reads of the queries (n, d)."""
-        return self.encoder.embed([window(q) for q in queries], role="query")
+        """Return what the router is given of the queries, z (n, d + f)."""
+        texts = [window(query) for query in queries]
+        return np.concatenate(
+            (self.encoder.embed(texts, role="query"), text_features(texts)), axis=1
+        )
+
+    def _read(self, z: FloatArray) -> FloatArray:
+        """Return z as it was learned from; where the features are missing, at their means."""
+        missing = len(self.state_["cost.weight"]) - z.shape[1]
+        if missing == len(FEATURES):
+            return np.hstack([z, np.zeros((len(z), missing), dtype=z.dtype)])
+        if missing:
+            raise OptionError(
+                f"x: has {z.shape[1]} columns; give what embed(queries) returns, or embeddings "
+                f"of {z.shape[1] + missing - len(FEATURES)} dimensions"
+            )
+        return standardised(z, self.state_)
+
+    def _columns(self, z: FloatArray) -> FloatArray:
+        """Return the columns of z that this router's hooks are given."""
+        return z if self.reads_features else z[:, : -len(FEATURES)]
 
     def _require_fitted(self) -> None:
         if not self.state_:
@@ -293,75 +419,3 @@ class Router(ABC):
         return {
             f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "encoder"
         }
-
-
-def load_router(path: str | Path, *, encoder: Embedder) -> Router:
-    """Read a saved router, whatever its class.
-
-    Raises:
-        ArtefactError: the folder holds no router, a damaged one, or one of another encoder.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    folder = Path(path)
-    try:
-        header = json.loads((folder / "router.json").read_text(encoding="utf-8"))
-        content = (folder / "state.safetensors").read_bytes()
-        state = load(content)
-    except OSError as error:
-        raise ArtefactError(
-            f"{folder}: holds no router ({error.strerror}); make one with 'expert-composer train'"
-        ) from error
-    except (ValueError, SafetensorError) as error:
-        raise ArtefactError(f"{folder}: is damaged ({error}); train it again") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ArtefactError(f"{folder}: is not of format {FORMAT}; train it again")
-    if header.get("state") != sha256(content).hexdigest():
-        raise ArtefactError(
-            f"{folder}: router.json and state.safetensors are not of one training; train it again"
-        )
-    try:
-        return _rebuild(folder, header, state, encoder)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(
-            f"{folder}: does not fit this version of its router ({error}); train it again"
-        ) from error
-
-
-def _rebuild(
-    folder: Path, header: dict[str, Any], state: dict[str, FloatArray], encoder: Embedder
-) -> Router:
-    if (fitted := header["lineage"]["encoder"]) != encoder.digest:
-        raise ArtefactError(
-            f"{folder}: was fitted with encoder {fitted[:12]}, not {encoder.digest[:12]}; "
-            "use that encoder or train it again"
-        )
-    cls = load_plugin("routers", header["router"])
-    if not (isinstance(cls, type) and issubclass(cls, Router)):
-        raise ArtefactError(f"{folder}: {header['router']!r} is not a router; train it again")
-    if len(header["experts"]) != len(state["prior.mean"]):
-        raise ArtefactError(
-            f"{folder}: names {len(header['experts'])} experts, but holds the state "
-            f"of {len(state['prior.mean'])}; train it again"
-        )
-    router: Router = cls(encoder=encoder, **header["hyperparameters"])
-    router.experts_ = tuple(header["experts"])
-    router.categories_ = tuple(header["categories"])
-    router.cost_unit_ = header["cost_unit"]
-    router.lineage_ = header["lineage"]
-    router.state_ = state
-    return router
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

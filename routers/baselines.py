@@ -16,13 +16,17 @@ __all__ = [
     "Policy",
     "Random",
     "best_single",
+    "category_oracle",
     "category_table",
     "cheapest_correct_oracle",
     "choose",
+    "forecast",
     "macro_mean",
+    "mean_cost",
     "oracle",
     "prompt_length",
     "random_expectation",
+    "worth",
 ]
 
 IntArray = NDArray[np.integer[Any]]
@@ -84,8 +88,11 @@ def macro_mean(data: RoutingDataset) -> FloatArray:
 
     Queries without a category count as one more category.
     """
-    means = [_column_means(data.quality[data.labels == c]) for c in np.unique(data.labels)]
-    return _column_means(np.array(means))
+    return _macro(data.quality, data.labels)
+
+
+def _macro(values: FloatArray, labels: IntArray) -> FloatArray:
+    return _column_means(np.array([_column_means(values[labels == c]) for c in np.unique(labels)]))
 
 
 def _column_means(values: FloatArray) -> FloatArray:
@@ -131,53 +138,108 @@ def random_expectation(test: RoutingDataset) -> Policy:
     )
 
 
-def best_single(train: RoutingDataset, test: RoutingDataset) -> Policy:
-    """Always ask the expert that was best on the training queries."""
-    return choose("best single", test, np.full(len(test), _best(train)))
+def best_single(train: RoutingDataset, test: RoutingDataset, *, cost_weight: float = 0.0) -> Policy:
+    """Always ask the expert that was best on the training queries.
+
+    Over the cost weights these are the corners of the hull of single experts: RouterBench's zero
+    router (Hu et al., https://arxiv.org/abs/2403.12031).
+    """
+    return choose("best single", test, np.full(len(test), _best(train, worth(train, cost_weight))))
 
 
-def category_table(train: RoutingDataset, test: RoutingDataset) -> Policy:
+def category_table(
+    train: RoutingDataset, test: RoutingDataset, *, cost_weight: float = 0.0
+) -> Policy:
     """Ask the expert that was best on the query's true category, which no router is told."""
-    general = _best(train)
-    table = {}
-    for c, name in enumerate(train.categories):
-        mean = _column_means(train.quality[train.labels == c])
-        table[name] = general if np.isnan(mean).all() else int(np.nanargmax(mean))
-    choice = np.array([table.get(name, general) for name in test.category], dtype=np.intp)
-    return choose("category table", test, choice)
+    return _by_category("category table", train, worth(train, cost_weight), test)
 
 
-def prompt_length(train: RoutingDataset, test: RoutingDataset) -> Policy:
+def category_oracle(test: RoutingDataset, *, cost_weight: float = 0.0) -> Policy:
+    """Ask the expert that is best on the category of the test queries: a bound for any table."""
+    return _by_category("category oracle", test, worth(test, cost_weight), test)
+
+
+def prompt_length(
+    train: RoutingDataset, test: RoutingDataset, *, cost_weight: float = 0.0
+) -> Policy:
     """Ask one expert for short queries and one for long ones; all three chosen on train."""
-    length, limit = _lengths(train), np.inf
-    best = (-np.inf, np.inf, 0, 0)
-    weight = _macro_weights(train)
-    for limit in [np.inf, *np.unique(np.quantile(length, np.linspace(0.02, 0.98, _LENGTHS)))]:
-        is_long = length > limit
-        (low, gain), (high, more) = (_best_of(train, weight, side) for side in (~is_long, is_long))
-        best = max(best, (gain + more, limit, low, high))
-    _, limit, low, high = best
-    return choose("prompt length", test, np.where(_lengths(test) > limit, high, low))
+    value, length = worth(train, cost_weight), _lengths(train)
+    order = np.argsort(length, kind="stable")
+    weight = _macro_weights(train)[order, None]
+    known = ~np.isnan(value[order])
+    share = np.cumsum(np.vstack([np.zeros(known.shape[1]), weight * known]), axis=0)  # (n + 1, m)
+    gains = weight * np.where(known, value[order], 0)
+    total = np.cumsum(np.vstack([np.zeros(known.shape[1]), gains]), axis=0)
+    mass = np.append(0, np.cumsum(weight))
+    limits = [np.inf, *np.unique(np.quantile(length, np.linspace(0.02, 0.98, _LENGTHS)))]
+    cut = np.searchsorted(length[order], limits, side="right")  # (limits,) queries not above
+    low, gain = _best_side(total[cut], share[cut], mass[cut])
+    high, more = _best_side(total[-1] - total[cut], share[-1] - share[cut], mass[-1] - mass[cut])
+    best = int(np.argmax(gain + more))
+    choice = np.where(_lengths(test) > limits[best], high[best], low[best])
+    return choose("prompt length", test, choice)
 
 
-def oracle(test: RoutingDataset) -> Policy:
+def oracle(test: RoutingDataset, *, cost_weight: float = 0.0) -> Policy:
     """Ask whoever does best on each query: an upper bound, inflated by lucky guesses."""
-    filled = np.where(np.isnan(test.quality), -1, test.quality)
-    return choose("oracle", test, np.argmax(filled, axis=1))
+    value = np.nan_to_num(worth(test, cost_weight), nan=-np.inf)
+    return choose("oracle", test, np.argmax(value, axis=1))
 
 
-def cheapest_correct_oracle(test: RoutingDataset) -> Policy:
+def cheapest_correct_oracle(test: RoutingDataset, *, cost_weight: float = 0.0) -> Policy:
     """Ask the cheapest of those who do best on each query."""
-    filled = np.where(np.isnan(test.quality), -1, test.quality)
-    is_best = filled >= filled.max(axis=1, keepdims=True)
+    value = np.nan_to_num(worth(test, cost_weight), nan=-np.inf)
+    is_best = value >= value.max(axis=1, keepdims=True)
     price = np.where(is_best, np.nan_to_num(test.cost, nan=np.finfo(float).max), np.inf)
     return choose("cheapest correct oracle", test, np.argmin(price, axis=1))
 
 
-def _best(train: RoutingDataset) -> int:
-    """Return the best expert on average; ties go to the cheaper one, then to the first."""
-    mean = np.nan_to_num(macro_mean(train), nan=-1)
-    cost = np.nan_to_num(_column_means(train.cost), nan=np.inf)
+def forecast(
+    name: str, train: RoutingDataset, test: RoutingDataset, quality: FloatArray, cost_weight: float
+) -> Policy:
+    """Follow predicted qualities (n, m), and each expert's mean cost on train."""
+    cost = mean_cost(train)
+    utility = quality - cost_weight * np.nan_to_num(cost, nan=_scale(cost)) / _scale(cost)
+    return choose(name, test, np.argmax(utility, axis=1))
+
+
+def mean_cost(data: RoutingDataset) -> FloatArray:
+    """Return each expert's mean cost (m,); NaN where it is unknown."""
+    return _column_means(data.cost)
+
+
+def worth(data: RoutingDataset, cost_weight: float) -> FloatArray:
+    """Return quality less weighted cost (n, m); an unknown cost counts as the dearest.
+
+    A weight of 1 gives up a quality of 1 for the mean cost of the dearest expert.
+    """
+    if cost_weight == 0:
+        return data.quality
+    scale = _scale(mean_cost(data))
+    result: FloatArray = data.quality - cost_weight * np.nan_to_num(data.cost, nan=scale) / scale
+    return result
+
+
+def _scale(cost: FloatArray) -> float:
+    known = cost[~np.isnan(cost)]
+    return max(float(known.max()), 1e-12) if len(known) else 1.0
+
+
+def _by_category(
+    name: str, train: RoutingDataset, value: FloatArray, test: RoutingDataset
+) -> Policy:
+    general, table = _best(train, value), {}
+    for c, category in enumerate(train.categories):
+        mean = _column_means(value[train.labels == c])
+        table[category] = general if np.isnan(mean).all() else int(np.nanargmax(mean))
+    choice = np.array([table.get(category, general) for category in test.category], dtype=np.intp)
+    return choose(name, test, choice)
+
+
+def _best(train: RoutingDataset, value: FloatArray) -> int:
+    """Return who has the best mean value (n, m); ties go to the cheaper one, then to the first."""
+    mean = np.nan_to_num(_macro(value, train.labels), nan=-np.inf)
+    cost = np.nan_to_num(mean_cost(train), nan=np.inf)
     return int(np.lexsort((np.arange(len(mean)), cost, -mean))[0])
 
 
@@ -192,15 +254,18 @@ def _macro_weights(data: RoutingDataset) -> FloatArray:
     return weight
 
 
-def _best_of(
-    train: RoutingDataset, weight: FloatArray, rows: NDArray[np.bool_]
-) -> tuple[int, float]:
-    """Return the best expert of some rows, and what it adds to the weighted mean quality."""
-    if not rows.any():
-        return _best(train), 0.0
-    known = ~np.isnan(train.quality[rows])
-    share = (weight[rows, None] * known).sum(axis=0)
-    total = (weight[rows, None] * np.where(known, train.quality[rows], 0)).sum(axis=0)
-    mean = np.where(share > 0, total / np.maximum(share, 1e-300), 0)
-    expert = int(np.argmax(mean))
-    return expert, float(mean[expert] * weight[rows].sum())
+def _best_side(
+    total: FloatArray, share: FloatArray, mass: FloatArray
+) -> tuple[IntArray, FloatArray]:
+    """Return the best expert on one side of each limit, and what it adds to the mean quality.
+
+    Args:
+        total: (limits, m) weighted sums of quality.
+        share: (limits, m) weight of the graded queries.
+        mass: (limits,) weight of all queries.
+    """
+    mean = np.where(share > 1e-12, total / np.maximum(share, 1e-12), -np.inf)
+    expert = np.argmax(mean, axis=1)
+    best = mean[np.arange(len(mean)), expert]
+    gain: FloatArray = np.where(np.isfinite(best), best, 0.0) * mass
+    return expert, gain

@@ -33,6 +33,7 @@ IntArray = NDArray[np.integer[Any]]
 BoolArray = NDArray[np.bool_]
 FOLDS = 5
 _SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)  # of max_fallback, what one signal may reject
+_NEVER = np.array([np.inf, -np.inf, np.inf])
 _DEFAULT_MARGIN = 0.2  # where no category can be hidden
 
 
@@ -74,13 +75,16 @@ def calibrate(
     *,
     shrinkage: float,
     max_fallback: float,
+    temperature: float | None = None,
 ) -> Calibration:
     """Rehearse over ``fold`` (n,), and fit temperature and thresholds; every row has a label."""
+    if temperature is not None and max_fallback <= 0:
+        return Calibration(temperature, _NEVER, 0.0, np.nan)
     done = list(_rehearse(kind, x, quality, label, fold, shrinkage))
     known = [(r.logits[r.label >= 0], r.label[r.label >= 0]) for r in done]
-    temperature = fit_temperature(known)
+    temperature = temperature or fit_temperature(known)
     if not done or max_fallback <= 0:
-        return Calibration(temperature, np.array([np.inf, -np.inf, np.inf]), 0.0, np.nan)
+        return Calibration(temperature, _NEVER, 0.0, np.nan)
     parts = [_signals(r, temperature) for r in done]
     found = Signals(
         *(np.concatenate([getattr(p, n) for p in parts]) for n in Signals.__match_args__)

@@ -12,6 +12,7 @@ jointly (an expert's gaps are filled from how hard the others found the category
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,17 +44,19 @@ class Categorised:
 
     Args:
         probabilities: (n, c).
-        signals: the signs of doubt.
+        signals: the signs of doubt; None where none is looked for.
         fallback: (n) whether any of them objects.
     """
 
     probabilities: FloatArray
-    signals: Signals
+    signals: Signals | None
     fallback: NDArray[np.bool_]
 
     @property
     def weights(self) -> FloatArray:
         """The share of each category in the answer (n, c): all alike for a doubtful query."""
+        if self.signals is None:
+            return self.probabilities
         even = 1 / self.probabilities.shape[1]
         return np.where(self.fallback[:, None], even, self.probabilities)
 
@@ -75,6 +78,7 @@ class CategoryRouter(Router):
         shrinkage: pseudo-answers that pull a category's mean to the expert's overall one.
         risk: standard errors by which an expert's estimate is discounted before ranking.
         max_fallback: most of the queries of known categories that may go to the general expert.
+        temperature: of the classifier's logits; by default fitted on held-out queries.
         categories: a YAML file ``{categories: {name: sentence}, pin: {name: expert}}``, or its
             content; without it the data's labels are used, and clusters where there are none.
         pin: category -> the expert that always serves it; adds to the file's.
@@ -88,6 +92,7 @@ class CategoryRouter(Router):
     shrinkage: float = 20.0
     risk: float = 0.0
     max_fallback: float = 0.2
+    temperature: float | None = None
     categories: str | Path | Mapping[str, Any] | None = None
     pin: Mapping[str, str] = field(default_factory=dict)
 
@@ -111,6 +116,7 @@ class CategoryRouter(Router):
             ("shrinkage", 0, np.inf),
             ("risk", 0, np.inf),
             ("max_fallback", 0, 1),
+            ("temperature", 1e-3, 1e3),
         ):
             number = getattr(self, name)
             if number is not None and not low <= number <= high:
@@ -146,6 +152,7 @@ class CategoryRouter(Router):
             folds(data.select(known)),
             shrinkage=self.shrinkage,
             max_fallback=self.max_fallback,
+            temperature=self.temperature,
         )
         self.lineage_["calibration"] = {
             "temperature": round(trust.temperature, 4),
@@ -163,7 +170,10 @@ class CategoryRouter(Router):
             "thresholds": trust.thresholds,
         }
         first = {"first": self._first(state, data)}
-        return state | first | dict(fit_classifier(self.classifier, x[known], y, c))
+        learned = dict(fit_classifier(self.classifier, x[known], y, c))
+        if self.classifier != "knn" and np.isinf(trust.thresholds).all():
+            learned["reference"] = x[:0]  # nobody will look how near the training queries are
+        return state | first | learned
 
     def _first(self, state: State, data: RoutingDataset) -> FloatArray:
         """Return which expert comes before all others (c + 1, m), the general row last."""
@@ -198,7 +208,11 @@ class CategoryRouter(Router):
 
     def categorise(self, x: FloatArray) -> Categorised:
         """Return the categories of embedded queries, and which of them are doubtful."""
-        return self._categorise(x, self.state_)
+        return self._categorise(self._columns(self._read(x)), self.state_)
+
+    def shares(self, x: FloatArray, state: State) -> FloatArray:
+        """Return the probabilities of the categories (n, c) by what was learned."""
+        return self._categorise(x, state).probabilities
 
     def front(self) -> list[ExpertMapping]:
         """Return the category-to-expert maps that no other beats in quality and cost."""
@@ -212,8 +226,11 @@ class CategoryRouter(Router):
             return last[2]
         values = logits(self.classifier, x, state, len(state["quality"]))
         probabilities = softmax(values / state["temperature"])
-        found = signals(probabilities, x, state["reference"])
-        result = Categorised(probabilities, found, doubts(found, state["thresholds"]))
+        if all(map(math.isinf, state["thresholds"].tolist())):  # nothing is ever doubtful
+            result = Categorised(probabilities, None, np.zeros(len(x), dtype=bool))
+        else:
+            found = signals(probabilities, x, state["reference"])
+            result = Categorised(probabilities, found, doubts(found, state["thresholds"]))
         self._last = (x, state, result)
         return result
 
@@ -242,7 +259,8 @@ class CategoryRouter(Router):
         p = found.probabilities[0]
         order = np.argsort(-p, kind="stable")[:3].tolist()
         likely = f"category {self.categories_[order[0]]} ({p[order[0]]:.2f})"
-        why = _why(found.signals, state["thresholds"]) if found.fallback[0] else None
+        doubt = found.signals if found.fallback[0] else None
+        why = _why(doubt, state["thresholds"]) if doubt else None
         value = state["lower"] + 10 * state["first"][:-1]
         value = value - self.cost_weight * _priced(state["cost"]) / state["prior.scale"]
         best = value.argmax(axis=1)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from experts_registry.types import FloatArray
 from routers.base import State
+from routers.logistic import fit_softmax
 
 __all__ = ["Classifier", "Signals", "fit_classifier", "fit_temperature", "logits", "signals"]
 __all__ += ["softmax"]
@@ -21,6 +22,7 @@ __all__ += ["softmax"]
 IntArray = NDArray[np.integer[Any]]
 Classifier = Literal["logistic", "knn"]
 NEIGHBOURS, SHARPNESS, LAPLACE = 15, 0.05, 0.1
+PENALTY, STEPS = 0.1, 40  # of the logistic regression; more steps change no decision
 NEAREST = 5  # training queries whose mean distance says how strange a query is
 
 
@@ -47,16 +49,10 @@ def fit_classifier(kind: Classifier, x: FloatArray, y: IntArray, categories: int
     d = x.shape[1]
     if categories == 1:
         return state | {"weight": np.zeros((d, 1)), "bias": np.zeros(1)}
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=2000, tol=1e-3)
-    with threadpool_limits(1):  # on matrices this small more threads only wait for each other
-        model.fit(np.asarray(x, dtype=np.float64), y)
-    weight, bias = model.coef_.T, model.intercept_
-    if categories == 2:  # scikit-learn keeps one column for two classes
-        weight, bias = np.hstack([0 * weight, weight]), np.append(0.0, bias)
-    return state | {"weight": weight, "bias": bias}
+    # Every category counts the same, however many queries it has.
+    balanced = len(y) / (categories * np.bincount(y, minlength=categories))
+    found = fit_softmax(x, np.eye(categories)[y], PENALTY, weight=balanced[y], steps=STEPS)
+    return state | {"weight": found.weight, "bias": found.intercept}
 
 
 def logits(kind: Classifier, x: FloatArray, state: State, categories: int) -> FloatArray:

@@ -104,7 +104,7 @@ class RoutingDataset:
             digest.update(np.where(np.isnan(array), np.nan, array + 0.0).tobytes())
         return digest.hexdigest()
 
-    @property
+    @cached_property
     def categories(self) -> tuple[str, ...]:
         """The labels in use, sorted."""
         return tuple(sorted(set(self.category) - {""}))
@@ -115,6 +115,13 @@ class RoutingDataset:
         index = {name: i for i, name in enumerate(self.categories)}
         return np.array([index.get(name, -1) for name in self.category], dtype=np.intp)
 
+    @cached_property
+    def alike(self) -> NDArray[np.integer[Any]]:
+        """A number (n,) that is the same for queries that are equal or nearly so."""
+        from routers.splits import groups
+
+        return groups(self.queries)
+
     def select(self, rows: Rows) -> Self:
         """Return some rows, by index or by mask."""
         index = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.empty(0, np.intp)
@@ -122,8 +129,8 @@ class RoutingDataset:
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[i] for i in index)
 
-        return replace(
-            self,
+        return self._sharing(
+            index,
             queries=pick(self.queries),
             quality=self.quality[index],
             cost=self.cost[index],
@@ -134,7 +141,7 @@ class RoutingDataset:
 
     def with_category(self, labels: Sequence[str]) -> Self:
         """Return the same outcomes under other labels."""
-        return replace(self, category=tuple(labels))
+        return self._sharing(slice(None), category=tuple(labels))
 
     def only(self, experts: Sequence[str]) -> Self:
         """Return the columns of these experts, in this order.
@@ -148,8 +155,8 @@ class RoutingDataset:
                 hint = nearest(name, self.experts)
                 raise DataError(f"outcomes: expert {name!r} is not one of {listed}{hint}")
         index = [self.experts.index(name) for name in experts]
-        return replace(
-            self,
+        return self._sharing(
+            slice(None),
             experts=tuple(experts),
             quality=self.quality[:, index],
             cost=self.cost[:, index],
@@ -171,6 +178,13 @@ class RoutingDataset:
             raise DataError(f"outcomes: there are no {what}; collect some outcomes first")
         if np.isnan(self.quality).all():
             raise DataError("outcomes: every quality is missing; grade at least some answers")
+
+    def _sharing(self, rows: Any, **changes: Any) -> Self:
+        """Return a changed copy of these rows that need not search for queries alike again."""
+        changed = replace(self, **changes)
+        if "alike" in self.__dict__:
+            changed.__dict__["alike"] = self.alike[rows]
+        return changed
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

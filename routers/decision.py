@@ -1,14 +1,18 @@
 """What a router says: predictions for many queries, or the decision for one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experts_registry.errors import AbstainError, OptionError, PromptError
 from experts_registry.types import FloatArray
+from routers.policies import Selection
+from routers.prior import PRIOR_ERROR
 
-__all__ = ["Candidate", "Decision", "Prediction", "ranked"]
+__all__ = ["Candidate", "Decision", "Prediction", "first", "ranked", "selected"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +33,29 @@ class Prediction:
     cost: FloatArray
     utility: FloatArray
 
+    def among(self, experts: Sequence[str], prior: FloatArray, cost_weight: float) -> "Prediction":
+        """Return the columns of these experts; one that is not here gets the prior (n, 1)."""
+        column = {name: i for i, name in enumerate(self.experts)}
+        index = np.array([column.get(name, -1) for name in experts], dtype=np.intp)
+        is_new = index < 0
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
+        def pick(values: FloatArray, new: float | FloatArray) -> FloatArray:
+            # The last column stands in for what is not here, until it is overwritten.
+            picked = values[:, index]
+            if is_new.any():
+                picked[:, is_new] = new
+            return picked
+
+        return Prediction(
+            experts=tuple(experts),
+            quality=pick(self.quality, prior),
+            error=pick(self.error, PRIOR_ERROR),
+            cost=pick(self.cost, np.nan),
+            utility=pick(self.utility, prior - cost_weight),
+        )
+
+
+class Candidate(NamedTuple):
     """One expert as a decision saw it; ``excluded`` says why it could not be chosen."""
 
     expert: str
@@ -54,6 +78,7 @@ class Decision:
         router: the registered name of the router that decided, or an empty string.
         cost_unit: what the candidates' costs count: ``usd`` a query, ``B params``, ``s``.
         details: what the router knows beyond the numbers: category probabilities, fallback ...
+        weights: how much each expert counts, where a selection policy says it.
     """
 
     experts: tuple[str, ...]
@@ -63,6 +88,7 @@ class Decision:
     router: str = ""
     cost_unit: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[float, ...] = ()
 
     @property
     def primary(self) -> str:
@@ -81,20 +107,54 @@ class Decision:
         return rest[0] if rest else None
 
 
-def ranked(prediction: Prediction, excluded: Mapping[str, str]) -> list[Candidate]:
-    """Best utility first; ties by lower cost, then by order; excluded experts last."""
-    candidates = [
-        Candidate(
-            expert=name,
-            quality=float(prediction.quality[0, i]),
-            error=float(prediction.error[0, i]),
-            cost=None if np.isnan(prediction.cost[0, i]) else float(prediction.cost[0, i]),
-            utility=float(prediction.utility[0, i]),
-            excluded=excluded.get(name),
+def ranked(
+    prediction: Prediction, scores: FloatArray, excluded: Mapping[str, str]
+) -> list[Candidate]:
+    """Best score (m,) first; ties by lower cost, then by order; excluded experts last."""
+    reasons = [excluded.get(name) for name in prediction.experts]
+    cost, keys = prediction.cost[0], [prediction.cost[0], -scores]  # NaN comes last
+    if excluded:
+        scores = np.where(np.isfinite(scores), scores, prediction.utility[0])
+        keys = [cost, -scores, np.array([why is not None for why in reasons])]
+    order = np.lexsort(keys)
+    numbers = np.array([prediction.quality[0], prediction.error[0], cost, scores])
+    quality, error, known, score = numbers[:, order].tolist()
+    price = [None if c != c else c for c in known]
+    by_score = order.tolist()
+    names, whys = [prediction.experts[i] for i in by_score], [reasons[i] for i in by_score]
+    # By position, for all at once: keywords would take a tenth of the time of a decision.
+    return list(map(Candidate, names, quality, error, price, score, whys))
+
+
+def first(candidates: Sequence[Candidate], k: int) -> list[Candidate]:
+    """Return the first ``k`` that may be chosen.
+
+    Raises:
+        OptionError: ``k`` is below 1.
+        PromptError: there is none.
+    """
+    if k < 1:
+        raise OptionError(f"k: {k} is below 1; use 1 or more")
+    chosen = list(islice((c for c in candidates if not c.excluded), k))
+    if not chosen:
+        listed = "; ".join(f"{c.expert}: {c.excluded}" for c in candidates) or "none is registered"
+        raise PromptError(f"query: no expert may be asked ({listed})")
+    return chosen
+
+
+def selected(
+    candidates: Sequence[Candidate], experts: Sequence[str], selection: Selection
+) -> list[Candidate]:
+    """Return the candidates that a policy selected, in its order.
+
+    Raises:
+        AbstainError: it would rather ask nobody.
+    """
+    if not selection.chosen:
+        best = candidates[0]
+        raise AbstainError(
+            f"query: no expert is expected to do well enough ({best.expert}, the best, "
+            f"{best.quality:.2f}); lower 'level', or name an expert under 'otherwise'"
         )
-        for i, name in enumerate(prediction.experts)
-    ]
-    return sorted(
-        candidates,
-        key=lambda c: (c.excluded is not None, -c.utility, np.inf if c.cost is None else c.cost),
-    )
+    by_name = {c.expert: c for c in candidates}
+    return [by_name[experts[i]] for i in selection.chosen]

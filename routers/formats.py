@@ -9,16 +9,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import csv
 
 from experts_registry.errors import DataError, nearest
 from routers.outcomes import read_table
 
-__all__ = ["NUMBERS", "TEXTS", "Part", "read_jsonl", "read_parquet", "read_public"]
+__all__ = [
+    "NUMBERS",
+    "TEXTS",
+    "Part",
+    "read_jsonl",
+    "read_parquet",
+    "read_public",
+    "read_tokens",
+]
 
 TEXTS = ("query_id", "query", "category", "split", "expert")
 NUMBERS = ("quality", "cost_usd", "active_params", "seconds")
 NEEDED = ("query_id", "query", "expert", "quality")
+TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 # Our name of a column -> that of the format.
 PUBLIC = {"expert": "model", "quality": "score", "category": "task"}
 JSONL = {"query_id": "qid", "category": "domain", "quality": "scores", "cost_usd": "cost"}
@@ -110,6 +120,27 @@ def read_jsonl(path: Path) -> tuple[Part, Part]:
         Part(_table(cells, path), lambda row: f"{path}:{cell_lines[row]}", JSONL),
         Part(_table(queries, path), lambda row: f"{path}:{lines[row]}", JSONL),
     )
+
+
+def read_tokens(path: Path) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Return column -> expert -> known token counts; nothing where a format holds none."""
+    if path.is_dir() and (path / "outcomes.csv.gz").exists():
+        table, expert = csv.read_csv(path / "outcomes.csv.gz"), "model"
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        return {}
+    else:
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        names = ["expert", *TOKENS]
+        tables = [read_table(file) for file in files]
+        tables = [t.select([n for n in names if n in t.column_names]) for t in tables]
+        table, expert = pa.concat_tables(tables, promote_options="permissive"), "expert"
+    who = np.array(table[expert].to_pylist(), dtype=object)
+    found: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for name in TOKENS:
+        if name in table.column_names:
+            count = table[name].cast(pa.float64()).to_numpy()
+            found[name] = {e: count[(who == e) & ~np.isnan(count)] for e in sorted(set(who))}
+    return found
 
 
 def _chosen(table: pa.Table, file: Path) -> pa.Table:

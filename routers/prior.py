@@ -5,9 +5,10 @@ import numpy as np
 from experts_registry.types import FloatArray
 from routers.data import RoutingDataset
 
-__all__ = ["PRIOR_ERROR", "expert_prior"]
+__all__ = ["PRIOR_ERROR", "expert_level", "expert_prior"]
 
 PRIOR_ERROR = 0.5  # a new expert may be anything in [0, 1]
+_PRIOR_ANSWERS = 4.0  # as in routers.table
 
 
 def expert_prior(data: RoutingDataset) -> dict[str, FloatArray]:
@@ -26,3 +27,12 @@ def expert_prior(data: RoutingDataset) -> dict[str, FloatArray]:
         "prior.cost": cost,
         "prior.scale": np.array([max(np.nanmax(cost), 1e-12) if priced.any() else 1.0]),
     }
+
+
+def expert_level(quality: FloatArray) -> FloatArray:
+    """Return each expert's mean quality (m,), pulled to the overall one where it has few."""
+    known = ~np.isnan(quality)
+    total, count = np.where(known, quality, 0).sum(axis=0), known.sum(axis=0)
+    overall = total.sum() / count.sum()
+    level: FloatArray = (total + _PRIOR_ANSWERS * overall) / (count + _PRIOR_ANSWERS)
+    return level

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from experts_registry.errors import DataError, OptionError
 from experts_registry.types import FloatArray
 from routers.data import RoutingDataset
 
-__all__ = ["Leak", "Split", "SplitReport", "find_leaks", "folds", "split"]
+__all__ = ["Leak", "Split", "SplitReport", "find_alike", "find_leaks", "folds", "groups", "split"]
 
 IntArray = NDArray[np.integer[Any]]
 SIMILAR = 0.8
@@ -79,7 +80,7 @@ def split(data: RoutingDataset, *, test: float = 0.2, seed: int = 0) -> Split:
     given = np.array(data.split) == "test"
     if given.any() and not given.all():
         return _given(data, given)
-    group = _groups(data.queries)
+    group = data.alike
     is_test = np.zeros(len(data), dtype=bool)
     target = 0.0
     for members in _strata(data, group, np.random.default_rng(seed)):
@@ -104,7 +105,7 @@ def folds(data: RoutingDataset, k: int = 5, *, seed: int = 0) -> IntArray:
     """Return the fold of each row (n,), stratified by category, queries alike in one fold."""
     fold = np.empty(len(data), dtype=np.intp)
     size = np.zeros(k, dtype=np.intp)
-    for members in _strata(data, _groups(data.queries), np.random.default_rng(seed)):
+    for members in _strata(data, data.alike, np.random.default_rng(seed)):
         for rows in members:
             smallest = int(np.argmin(size))
             fold[rows] = smallest
@@ -114,7 +115,7 @@ def folds(data: RoutingDataset, k: int = 5, *, seed: int = 0) -> IntArray:
 
 def find_leaks(train: Sequence[str], test: Sequence[str]) -> list[Leak]:
     """Return, for each test query that is like a training query, the most similar one."""
-    first, second, similarity = _pairs([*train, *test])
+    first, second, similarity = _pairs((*train, *test))
     crossing = (first < len(train)) & (second >= len(train))
     best: dict[int, Leak] = {}
     for i, j, s in zip(first[crossing], second[crossing], similarity[crossing], strict=True):
@@ -122,6 +123,11 @@ def find_leaks(train: Sequence[str], test: Sequence[str]) -> list[Leak]:
         if leak.test not in best or best[leak.test].similarity < leak.similarity:
             best[leak.test] = leak
     return [best[row] for row in sorted(best)]
+
+
+def find_alike(queries: Sequence[str]) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return all pairs i < j of queries that are alike, and their similarity (1 where equal)."""
+    return _pairs(tuple(queries))
 
 
 def _given(data: RoutingDataset, is_test: NDArray[np.bool_]) -> Split:
@@ -144,26 +150,27 @@ def _strata(
 ) -> list[list[IntArray]]:
     """Return, per category, the rows of each group of queries alike, shuffled."""
     order = np.argsort(group, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    same = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
     strata: dict[str, list[IntArray]] = {}
-    for i in rng.permutation(len(groups)):
-        strata.setdefault(data.category[groups[i][0]], []).append(groups[i])
+    for i in rng.permutation(len(same)):
+        strata.setdefault(data.category[same[i][0]], []).append(same[i])
     return [strata[name] for name in sorted(strata)]
 
 
-def _groups(queries: Sequence[str]) -> IntArray:
+def groups(queries: Sequence[str]) -> IntArray:
     """Number the groups of queries that are alike, directly or through others, (n,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    first, second, _ = _pairs(queries)
+    first, second, _ = _pairs(tuple(queries))
     shape = (len(queries), len(queries))
     graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=shape)
     labels: IntArray = connected_components(graph, directed=False)[1]
     return labels
 
 
-def _pairs(queries: Sequence[str]) -> tuple[IntArray, IntArray, FloatArray]:
+@lru_cache(maxsize=2)  # the same queries are split again and again
+def _pairs(queries: tuple[str, ...]) -> tuple[IntArray, IntArray, FloatArray]:
     """Return all pairs i < j that are alike, and their similarity (1 only where equal)."""
     texts = [_normal(query) for query in queries]
     index: dict[str, int] = {}
@@ -175,6 +182,7 @@ def _pairs(queries: Sequence[str]) -> tuple[IntArray, IntArray, FloatArray]:
     for a, b, s in zip(*_near(list(index)), strict=True):
         found += [(min(i, j), max(i, j), float(s)) for i in rows[a] for j in rows[b]]
     table = np.array(found, dtype=np.float64).reshape(-1, 3)
+    table.setflags(write=False)
     return table[:, 0].astype(np.intp), table[:, 1].astype(np.intp), table[:, 2]
 
 

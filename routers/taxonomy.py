@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from experts_registry.errors import DataError, OptionError, nearest
 from experts_registry.lines import parse_yaml, read_text
 from experts_registry.types import Embedder, FloatArray
+from routers.clustering import kmeans
 from routers.data import RoutingDataset
 from routers.splits import folds
 from routers.table import fit_table
@@ -23,7 +24,7 @@ IntArray = NDArray[np.integer[Any]]
 # Nearest neighbours that must agree before an unlabelled query adopts their label.
 NEIGHBOURS, AGREE, CLOSE, ROUNDS = 10, 0.8, 0.6, 3
 CLUSTERS = (2, 4, 8, 16, 32)
-_ROWS_PER_CLUSTER = 10
+_ROWS_PER_CLUSTER, _STARTS = 10, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ def _clusters(x: FloatArray, data: RoutingDataset) -> IntArray:
     fold = folds(data, 5) if len(sizes) > 1 else np.zeros(len(x), dtype=np.intp)
     # Of equals the coarser: max keeps the first.
     best = max(sizes, key=lambda k: _routed(x, data.quality, fold, k) if len(sizes) > 1 else 0.0)
-    assigned: IntArray = _kmeans(x, best)[1]
+    assigned: IntArray = kmeans(x, best, starts=_STARTS)[1]
     return assigned
 
 
@@ -159,22 +160,11 @@ def _routed(x: FloatArray, quality: FloatArray, fold: IntArray, k: int) -> float
         held = fold == f
         if np.isnan(quality[~held]).all() or len(np.unique(x[~held], axis=0)) < k:
             continue
-        centres, cluster = _kmeans(x[~held], k)
+        centres, cluster = kmeans(x[~held], k, starts=_STARTS)
         best = np.argmax(fit_table(quality[~held], cluster, k).quality, axis=1)  # (k,)
         rows = np.flatnonzero(held)
         reached[rows] = quality[rows, best[np.argmax(x[held] @ centres.T, axis=1)]]
     return -1.0 if np.isnan(reached).all() else round(float(np.nanmean(reached)), 6)
-
-
-def _kmeans(x: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-    """Return unit centres (k, d) and the nearest of each row (n,)."""
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(1):  # as in the classifier: small matrices, threads only wait
-        centres = KMeans(k, n_init=3, random_state=0).fit(x).cluster_centers_
-    centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-    return centres, np.argmax(x @ centres.T, axis=1)
 
 
 def _cluster_names(queries: Sequence[str], cluster: IntArray) -> dict[int, str]:

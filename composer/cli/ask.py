@@ -105,6 +105,9 @@ def answer_json(answer: "Answer") -> dict[str, Any]:
     from composer.explanation import decision_json
 
     return {
+        "id": answer.id,
+        "model": answer.model,
+        "query": answer.query,
         "text": answer.text,
         "expert": answer.expert,
         "cost_usd": answer.cost,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from composer.cli import ask, experts, learn, show
+from composer.cli import ask, experts, feedback, learn, show
 from composer.cli.output import error_json, print_json
 from experts_registry.errors import ComposerError, DataError
 
@@ -31,6 +31,8 @@ app.add_typer(experts.app, name="experts")
 app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)
+app.add_typer(feedback.app, name="feedback")
+app.command()(feedback.retrain)
 app.command()(ask.route)
 app.command()(ask.ask)
 app.command()(ask.chat)

@@ -62,7 +62,7 @@ class Demo:
     @property
     def router(self) -> Path:
         """The trained router."""
-        return self.folder / "routers" / "category"
+        return self.folder / "routers" / "auto"
 
 
 def set_up(folder: Path, *, hub: bool = False, recollect: bool = False) -> Demo:
@@ -118,11 +118,11 @@ async def collect(demo: Demo, *, quiet: bool) -> None:
 
 
 def learn(demo: Demo) -> Report:
-    """Train the category router, judge it on held-out queries, draw the pictures."""
+    """Train the default router, judge it on held-out queries, draw the pictures."""
     data = RoutingDataset.load(demo.outcomes)
     routing = Routing(demo.registry)
     try:
-        router = build_router("category", routing.encoder(), {})
+        router = build_router("auto", routing.encoder(), {})
         trained = train(router, data, demo.router, test=HELD_OUT)
     finally:
         routing.close()

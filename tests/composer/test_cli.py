@@ -104,7 +104,7 @@ def test_init_writes_files_that_validate_and_never_replaces_them(tmp_path):
 def test_the_starter_goes_from_questions_to_routed_answers(starter):
     decision = json.loads(ok("route", "--json", "Say the word lighthouse.", cwd=starter))
     assert decision["experts"] == ["parrot"]
-    assert decision["router"] == "category"
+    assert decision["router"] == "auto"
     assert {c["expert"] for c in decision["candidates"]} == {"parrot", "oracle"}
     answer = json.loads(ok("ask", "--json", "What is 17 plus 25?", cwd=starter))
     assert (answer["expert"], answer["text"]) == ("oracle", "The answer is 42.")
@@ -139,13 +139,13 @@ def test_training_twice_on_newly_collected_outcomes_gives_the_same_router(tmp_pa
         ok("init", name, cwd=tmp_path)
         ok("collect", "--local", "--json", cwd=tmp_path / name)
         ok("train", cwd=tmp_path / name)
-        states.append((tmp_path / name / "routers/category/state.safetensors").read_bytes())
+        states.append((tmp_path / name / "routers/auto/state.safetensors").read_bytes())
     assert states[0] == states[1]
 
 
 def test_validate_finds_what_would_fail_later(tmp_path):
     ok("init", cwd=tmp_path)
-    folder = tmp_path / "routers" / "category"
+    folder = tmp_path / "routers" / "auto"
     folder.mkdir(parents=True)
     (folder / "router.json").write_text("{")
     done = run("validate", cwd=tmp_path)
@@ -167,7 +167,7 @@ def test_validate_finds_a_wrong_inline_router(tmp_path, router, message):
     ok("collect", "--local", "--json", cwd=tmp_path)
     (tmp_path / "broken.py").write_text("def x(:")
     path = tmp_path / "experts.yaml"
-    path.write_text(path.read_text().replace("router: routers/category", f"router: {router}"))
+    path.write_text(path.read_text().replace("router: routers/auto", f"router: {router}"))
     done = run("validate", cwd=tmp_path)
     assert (done.returncode, message in done.stderr) == (1, True), done.stderr
 
@@ -207,7 +207,7 @@ def test_chat_keeps_the_conversation_and_survives_a_bad_turn(starter):
 
 
 def test_a_folder_of_trained_routers_does_not_hide_our_package(starter):
-    assert (starter / "routers" / "category" / "router.json").exists()
+    assert (starter / "routers" / "auto" / "router.json").exists()
     code = "from composer.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, "evaluate", "--json"],

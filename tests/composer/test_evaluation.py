@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from composer.evaluation import best_columns, evaluate
-from experts_registry.errors import DataError
+from composer.contenders import best_columns
+from composer.evaluation import evaluate
+from experts_registry.errors import DataError, UnknownNameError
 from routers.base import Router
 from routers.baselines import BestOnAverage, Random
 from routers.category import CategoryRouter
@@ -102,6 +103,7 @@ def test_chance_is_called_better_about_as_often_as_it_should():
             Random(encoder=ENCODER, seed=seed).fit(parts.train),
             parts.train,
             parts.test,
+            controls=False,
             resamples=1000,
         )
         better += against(report, "best single").verdict == "better"
@@ -111,7 +113,9 @@ def test_chance_is_called_better_about_as_often_as_it_should():
 def test_the_same_seed_gives_the_same_report(parts, report):
     router = CategoryRouter(encoder=ENCODER).fit(parts.train)
     again = evaluate(router, parts.train, parts.test)
-    assert replace(again, decision_ms=0) == replace(report, decision_ms=0)
+    (one,), (other,) = again.routers, report.routers
+    assert replace(one, timing=None) == replace(other, timing=None)
+    assert again.policies == report.policies
 
 
 def test_the_report_is_json(report):
@@ -179,3 +183,143 @@ def test_the_chosen_columns_are_those_that_route_chooses(parts):
     columns = best_columns(router.predict(parts.test.queries[:30]))
     routed = [router.route(query).primary for query in parts.test.queries[:30]]
     assert [router.experts_[c] for c in columns] == routed
+
+
+def tradeoff(report, name):
+    return result(report, name).tradeoff
+
+
+def test_every_baseline_control_and_bound_stands_beside_the_router(report):
+    kinds = {policy.name: policy.kind for policy in report.policies}
+    assert kinds == {
+        "router": "router",
+        "best single": "baseline",
+        "category table": "baseline",
+        "prompt length": "baseline",
+        "word ridge": "baseline",
+        "random": "baseline",
+        "shuffled control": "control",
+        "category oracle": "bound",
+        "oracle": "bound",
+        "cheapest correct oracle": "bound",
+    }
+    assert {c.baseline for c in report.comparisons} == set(kinds) - {"router"}
+
+
+def test_shuffled_outcomes_give_no_gain(report):
+    shuffled = result(report, "shuffled control").quality
+    assert shuffled == pytest.approx(result(report, "best single").quality, abs=0.06)
+    assert against(report, "shuffled control").verdict == "better"
+    assert against(report, "shuffled control").aiq.interval.low > 0
+
+
+def test_words_alone_find_a_signal_that_lies_in_words(report):
+    assert result(report, "word ridge").quality > result(report, "best single").quality + 0.1
+
+
+def test_areas_lie_in_order_and_within_their_intervals(report):
+    areas = [tradeoff(report, n).aiq for n in ("random", "best single", "router", "oracle")]
+    assert [a.value for a in areas] == sorted(a.value for a in areas)
+    assert all(a.interval.low < a.value < a.interval.high for a in areas)
+    gain = against(report, "best single").aiq
+    assert 0 < gain.interval.low < gain.value < gain.interval.high
+    # A paired difference is known better than its two sides.
+    width = gain.interval.high - gain.interval.low
+    assert width < areas[1].interval.high - areas[1].interval.low + (
+        areas[2].interval.high - areas[2].interval.low
+    )
+
+
+def test_the_area_is_that_under_the_hull_of_the_curve(report):
+    for policy in report.policies:
+        cost, quality = np.array(policy.tradeoff.hull).T
+        area = np.trapezoid(quality, cost) / (cost[-1] - cost[0])
+        assert policy.tradeoff.aiq.value == pytest.approx(area)
+        inside = [p for p in policy.curve if p.cost <= cost[-1]]
+        assert all(np.interp(p.cost, cost, quality) >= p.quality - 1e-9 for p in inside)
+
+
+def test_the_curve_goes_from_quality_to_cost(report):
+    curve = result(report, "router").curve
+    assert curve[0].quality > curve[-1].quality
+    assert curve[-1].cost == pytest.approx(0.001)  # everything to the cheapest expert
+    assert curve[-1].share == pytest.approx((1, 0, 0))
+    assert all(sum(point.share) == pytest.approx(1) for point in curve)
+    assert all(point.regret >= -1e-12 for point in curve)
+    assert result(report, "oracle").curve[0].regret == 0
+
+
+def test_regret_and_gap_are_measured_from_the_oracle(report):
+    router, oracle = result(report, "router"), result(report, "oracle")
+    assert router.regret == pytest.approx(oracle.quality - router.quality)
+    assert (oracle.regret, oracle.gap_closed) == (0, 1)
+    assert result(report, "best single").gap_closed == 0
+
+
+def test_one_expert_for_everything_is_a_collapse(report):
+    single, router = result(report, "best single"), result(report, "router")
+    assert single.effective_experts == 1
+    assert 2 < router.effective_experts <= 3
+    assert result(report, "random").entropy is None
+
+
+def test_equal_costs_have_no_tradeoff(parts):
+    train, test = (replace(d, cost=np.ones(d.cost.shape)) for d in (parts.train, parts.test))
+    report = evaluate(BestOnAverage(encoder=ENCODER).fit(train), train, test, controls=False)
+    assert {policy.tradeoff for policy in report.policies} == {None}
+    assert {c.aiq for c in report.comparisons} == {None}
+
+
+def test_predictions_that_say_more_than_the_means_have_the_better_brier_score(report):
+    found = report.routers[0].calibration
+    assert found.brier < found.constant_brier
+    assert sum(b.count for b in found.bins) == report.queries * 3
+    assert 0 <= found.ece < 0.1
+
+
+def test_the_pinned_expert_is_compared_with(parts):
+    router = Constant(encoder=ENCODER, column=1).fit(parts.train)
+    report = evaluate(router, parts.train, parts.test, baseline="expert-0", controls=False)
+    pinned = report.routers[0].pinned
+    assert pinned.baseline == "expert-0"
+    assert pinned.difference == against(report, "pinned expert-0").difference
+    same = evaluate(router, parts.train, parts.test, baseline="expert-1", controls=False)
+    assert (same.routers[0].pinned.difference, same.routers[0].pinned.verdict) == (
+        0,
+        "not significant",
+    )
+    assert not same.policies[0].curve[0].below_baseline
+    with pytest.raises(UnknownNameError, match="did you mean 'expert-1'"):
+        evaluate(router, parts.train, parts.test, baseline="expert1")
+
+
+def test_a_transform_changes_what_is_chosen(parts):
+    class Only:
+        def __call__(self, scores, context):
+            assert context.x.shape[0] == len(scores)
+            return np.where(np.arange(3) == 2, 1.0, 0.0) + np.zeros_like(scores)
+
+        def note(self, before, after, context):
+            return None
+
+    router = CategoryRouter(encoder=ENCODER).fit(parts.train)
+    report = evaluate(
+        {"free": router, "bound": router},
+        parts.train,
+        parts.test,
+        transforms={"bound": [Only()]},
+        controls=False,
+    )
+    assert {p.share[:2] for p in result(report, "bound").curve} == {(0, 0)}
+    assert result(report, "free").quality > result(report, "bound").quality
+    assert [r.name for r in report.routers] == ["free", "bound"]
+    assert {"bound"} < {c.baseline for c in report.routers[0].comparisons}
+
+
+def test_two_experts_of_constant_cost_have_the_strong_call_share_as_budget():
+    data = synthetic_outcomes(n=400, experts=2, categories=2)
+    parts = split(data)
+    report = evaluate(CategoryRouter(encoder=ENCODER).fit(parts.train), parts.train, parts.test)
+    curve = [p for p in result(report, "router").curve if p.cost is not None]
+    for point in curve:  # costs are 0.001 and 0.002
+        assert point.cost == pytest.approx(0.001 * point.share[0] + 0.002 * point.share[1])

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from composer.plots import category_heatmap, draw_report, quality_cost
-from composer.report import CategoryResult, Interval, Point, PolicyResult, Report
+from composer.report import CategoryResult, Interval, Point, PolicyResult, Report, RouterResult
 from experts_registry.errors import DataError
 
 COSTS = {"small": 0.3, "coder": 0.5, "twin": 0.5, "big": 9.0}
@@ -20,17 +20,25 @@ def policy(name: str, quality: float, cost: float | None) -> PolicyResult:
     )
 
 
-def report(**changes) -> Report:
-    points = [Point(kind="expert", label=n, cost=COSTS[n], quality=QUALITY[n]) for n in COSTS]
-    points += [
-        Point(kind="router", label=f"{w}", cost=3 - w, quality=0.8 - w / 9) for w in (0, 1, 2)
-    ]
+def report(*, points=None, **changes) -> Report:
+    experts = [Point(kind="expert", label=n, cost=COSTS[n], quality=QUALITY[n]) for n in COSTS]
+    curve = [Point(kind="router", label=f"{w}", cost=3 - w, quality=0.8 - w / 9) for w in (0, 1, 2)]
+    points = [*experts, *curve] if points is None else points
     row = CategoryResult(
         category="code",
         queries=7,
         quality=QUALITY,
         chosen={"small": 0.0, "coder": 0.9, "twin": 0.0, "big": 0.1},
         router=0.62,
+    )
+    router = RouterResult(
+        name="router",
+        comparisons=(),
+        categories=(row, replace(row, category="", queries=5)),
+        calibration=None,
+        timing=None,
+        fallback_rate=None,
+        points=tuple(p for p in points if p.kind != "expert"),
     )
     whole = Report(
         experts=tuple(COSTS),
@@ -43,16 +51,12 @@ def report(**changes) -> Report:
             policy("random", 0.6, 2.5),
             policy("a policy of tomorrow", 0.5, None),
         ),
-        comparisons=(),
-        categories=(row, replace(row, category="", queries=5)),
-        gap_closed=None,
-        fallback_rate=None,
-        decision_ms=1.0,
+        routers=(router,),
+        experts_at=tuple(p for p in points if p.kind == "expert"),
         leaks=(),
-        points=tuple(points),
         resamples=10,
         seed=0,
-        lineage={},
+        train_digest="",
         test_digest="",
     )
     return replace(whole, **changes)

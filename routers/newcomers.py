@@ -1,0 +1,171 @@
+"""An expert that came after the training: what it is expected to be worth, from little.
+
+A Bayesian linear model over what the router already knows. With p (n, m) the predicted quality of
+the fitted experts, pbar (n,) their mean and D (n, c) the shares of the categories,
+
+    q_new(x) = pbar(x) + b + a (pbar(x) - mean) + D(x) d + (p(x) - pbar(x)) w
+
+Before any outcome all coefficients are 0 on average: the newcomer is as good as the others are on
+the query. How far they may lie from 0 is read off the fitted experts (empirical Bayes). A category
+it is meant for, or a published score, moves the prior; each probe then moves the posterior:
+
+    w | probes ~ N(w0 + S G'r / s2, S),  S = (V^-1 + G'G / s2)^-1,  r = q - pbar - G w0
+
+No fitted expert's score is touched, so taking a newcomer away again is exact.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experts_registry.errors import OptionError
+from experts_registry.types import FloatArray
+from routers.data import RoutingDataset
+from routers.prior import PRIOR_ERROR
+from routers.ridge import fit_ridge
+from routers.table import fit_table
+
+__all__ = ["CAUTION", "Expected", "fit_newcomers", "joined_newcomers", "predict_newcomers"]
+__all__ += ["prepare_newcomers"]
+
+OVERALL = "overall"
+_PENALTY = 3.0
+_LEAST_SPREAD = 0.05  # standard deviation of a newcomer's mean quality, at the least
+_LIKENESS = 0.1  # variance of its likeness to any one expert, times how many there are
+_DOMAIN_SPREAD = 0.03  # of its strength on a category beyond that, at the least
+_PUBLISHED_ERROR = 0.1  # a published score was measured on other prompts, with another template
+CAUTION = 0.25  # standard errors by which a newcomer must be better: few probes flatter by luck
+_DECLARED = 0.5  # share of the gap from mean to best that a declared category promises
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Quality, its standard error and cost of the newcomers, each (n, k)."""
+
+    quality: FloatArray
+    error: FloatArray
+    cost: FloatArray
+
+
+def prepare_newcomers(z: FloatArray, data: RoutingDataset) -> dict[str, FloatArray]:
+    """Return what is kept at fit time: a model of the categories, levels and spreads."""
+    c = len(data.categories)
+    labelled = data.labels >= 0
+    found = fit_ridge(z[labelled], np.eye(c)[data.labels[labelled]], _PENALTY)
+    known = ~np.isnan(data.quality)
+    mean = np.where(known, data.quality, 0).sum(axis=0) / known.sum(axis=0)  # (m,)
+    table = fit_table(data.quality, data.labels, c).quality if c else np.zeros((0, len(mean)))
+    beyond = table - table.mean(axis=1, keepdims=True) - (mean - mean.mean())
+    spread = [max(float(mean.std()), _LEAST_SPREAD)]
+    spread += [max(float(beyond.std()), _DOMAIN_SPREAD) if c else _DOMAIN_SPREAD]
+    noise = np.where(known, (data.quality - mean) ** 2, 0).sum() / known.sum()
+    return {
+        "newcomer.domain": found.weight,
+        "newcomer.bias": found.intercept,
+        "newcomer.level": np.append(table.mean(axis=1), mean.mean()),  # (c + 1,)
+        "newcomer.best": table.max(axis=1, initial=0),  # (c,)
+        "newcomer.spread": np.array([*spread, max(float(noise), 0.01)]),
+    }
+
+
+def fit_newcomers(
+    p: FloatArray,
+    z: FloatArray,
+    data: RoutingDataset,
+    state: Mapping[str, FloatArray],
+    categories: Sequence[str],
+    domains: Mapping[str, Sequence[str]],
+    published: Mapping[str, Mapping[str, float]],
+) -> dict[str, FloatArray]:
+    """Return the state arrays ``newcomer.mean`` (k, g), ``.variance`` (k, g, g), ``.cost`` (k,).
+
+    Args:
+        p: (n, m) predicted quality of the fitted experts on the probes.
+        z: (n, d) the probes.
+        data: outcomes of the k newcomers on the probes; n may be 0.
+        state: of the router.
+        categories: that the router knows.
+        domains: expert -> categories that it is meant for; unknown ones are passed over.
+        published: expert -> category or ``overall`` -> score.
+    """
+    m, noise = len(state["prior.mean"]), float(state["newcomer.spread"][2])
+    design = _design(p, z, state) if len(data) else np.zeros((0, 2 + len(categories) + m))
+    mean, variance, cost = [], [], []
+    for i, name in enumerate(data.experts):
+        prior, spread = _prior(
+            state, categories, domains.get(name, ()), _checked(name, published.get(name, {}))
+        )
+        rows = ~np.isnan(data.quality[:, i])
+        g = design[rows]
+        precision = np.diag(1 / spread) + g.T @ g / noise
+        left = data.quality[rows, i] - p[rows].mean(axis=1) - g @ prior if rows.any() else 0
+        variance.append(np.linalg.inv(precision))
+        mean.append(prior + variance[-1] @ (g.T @ left) / noise if rows.any() else prior)
+        paid = data.cost[~np.isnan(data.cost[:, i]), i]
+        cost.append(paid.mean() if len(paid) else np.nan)
+    found = {"mean": mean, "variance": variance, "cost": cost}
+    return {f"newcomer.{k}": np.array(v, dtype=np.float32) for k, v in found.items()}
+
+
+def joined_newcomers(
+    state: Mapping[str, FloatArray], stay: Sequence[int], found: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Return the state arrays of the newcomers of before that stay, and after them the new ones."""
+    if not stay:
+        return dict(found)
+    if not len(found["newcomer.mean"]):
+        return {name: state[name][list(stay)] for name in found}
+    return {name: np.concatenate([state[name][list(stay)], new]) for name, new in found.items()}
+
+
+def predict_newcomers(p: FloatArray, z: FloatArray, state: Mapping[str, FloatArray]) -> Expected:
+    """Return what is expected of the newcomers, given the fitted experts' quality p (n, m)."""
+    design = _design(p, z, state)
+    quality = p.mean(axis=1, keepdims=True) + design @ state["newcomer.mean"].T
+    square = np.einsum("ng,kgh,nh->nk", design, state["newcomer.variance"], design, optimize=True)
+    cost = np.broadcast_to(state["newcomer.cost"], quality.shape)
+    error = np.minimum(np.sqrt(np.maximum(square, 0)), PRIOR_ERROR)
+    return Expected(np.clip(quality, 0, 1), error, cost)
+
+
+def _design(p: FloatArray, z: FloatArray, state: Mapping[str, FloatArray]) -> FloatArray:
+    """Return G (n, 2 + c + m)."""
+    level = p.mean(axis=1, keepdims=True)
+    share = np.clip(z @ state["newcomer.domain"] + state["newcomer.bias"], 1e-3, 1)
+    share = share / np.maximum(share.sum(axis=1, keepdims=True), 1e-9)
+    slope = level - state["newcomer.level"][-1]
+    return np.hstack([np.ones_like(level), slope, share, p - level])
+
+
+def _prior(
+    state: Mapping[str, FloatArray],
+    categories: Sequence[str],
+    domains: Sequence[str],
+    published: Mapping[str, float],
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance (g,) of the coefficients before any probe."""
+    m, c = len(state["prior.mean"]), len(categories)
+    overall, domain, _ = (float(s) ** 2 for s in state["newcomer.spread"])
+    level, best = state["newcomer.level"], state["newcomer.best"]
+    mean = np.zeros(2 + c + m)
+    variance = np.concatenate([[overall, 0.3**2], np.full(c, domain), np.full(m, _LIKENESS / m)])
+    if OVERALL in published:
+        trust = overall / (overall + _PUBLISHED_ERROR**2)
+        mean[0] = trust * (published[OVERALL] - float(level[-1]))
+        variance[0] = overall * (1 - trust)
+    for i, name in enumerate(categories):
+        if name in domains:
+            mean[2 + i] = _DECLARED * float(best[i] - level[i])
+        if name in published:
+            trust = (overall + domain) / (overall + domain + _PUBLISHED_ERROR**2)
+            mean[2 + i] = trust * (published[name] - float(level[i])) - mean[0]
+            variance[2 + i] = _PUBLISHED_ERROR**2
+    return mean, variance
+
+
+def _checked(expert: str, published: Mapping[str, float]) -> Mapping[str, float]:
+    for name, score in published.items():
+        if not 0 <= score <= 1:
+            raise OptionError(f"published: expert {expert!r}, {name!r}: {score!r} is not in [0, 1]")
+    return published
