@@ -178,7 +178,11 @@ def inline_svg(figure: Figure, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
     text = re.sub(r"<style .*?</style>", "", text, count=1, flags=re.DOTALL)  # is for all elements
-    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r'\1 aria-hidden="true"', text, count=1)
+    width = figure.get_figwidth() * 96  # as large as it was drawn, and not much smaller
+    size = f"width:100%;height:auto;max-width:{width:.0f}px;min-width:{0.7 * width:.0f}px"
+    text = re.sub(
+        r'(<svg [^>]*?) width="[^"]*"', rf'\1 aria-hidden="true" style="{size}"', text, count=1
+    )
     text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'((?:\sid=")|(?:href="#)|(?:url\(#))', rf"\g<1>{name}-", text)
     for color, variable in _VARIABLES.items():

@@ -4,17 +4,22 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from composer.dispatch import open_embedder, open_llm
 from composer.routing import Routing
 from experts_registry.errors import ComposerError
-from experts_registry.plugins import load_plugin
+from experts_registry.lines import KeyPath, parse_yaml, read_text
+from experts_registry.plugins import load_plugin, plugin_names
 from experts_registry.registry import Registry
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
 from routers.base import load_router
+from routers.building import build_policy
 
 __all__ = ["Finding", "check_registry", "examine", "versions"]
 
@@ -90,12 +95,11 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
         findings.append(
             Finding(f"{where}: retrieval is not available yet; asking it will fail", "note")
         )
-    if composition.select.policy != "top-1":
-        findings.append(
-            Finding(f"{where}: policy {composition.select.policy!r} is not top-1", "note")
-        )
     llms = registry.llms
-    if not [name for name in composition.experts or llms if name in llms]:
+    names = [name for name in composition.experts or llms if name in llms]
+    if names:
+        findings += _check_select(composition, names, registry)
+    else:
         findings.append(Finding(f"{where}: has no enabled LLM; enable or add one", "error"))
     match composition.router:
         case str() as path if not (registry.resolve(path) / "router.json").exists():
@@ -118,6 +122,26 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
         case _:
             pass
     return findings
+
+
+def _check_select(
+    composition: Composition, names: Sequence[str], registry: Registry
+) -> list[Finding]:
+    """Build the policy and let it choose once, which shows a wrong name, setting or expert."""
+    select = composition.select
+    settings = select.model_extra or {}
+    try:
+        build_policy(select.policy, settings)(np.zeros(len(names)), experts=names)
+    except ComposerError as error:
+        known = select.policy in plugin_names("policies") or ":" in select.policy
+        named = [key for key in settings if f"{key!r}" in str(error) or f"{key}: " in str(error)]
+        blamed = (named[0] if named else "") if known else "policy"
+        i = list(registry.compositions).index(composition.name)
+        place: KeyPath = ("compositions", i, "select", *([blamed] if blamed else []))
+        line = parse_yaml(read_text(registry.path), str(registry.path)).line(place)
+        where = f"{registry.path}:{line}: {'.'.join(map(str, place))}"
+        return [Finding(f"{where}: {error}", "error")]
+    return []
 
 
 def examine(registry: Path) -> list[Finding]:

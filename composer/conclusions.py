@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from composer.phrases import in_money, number, signed, spread, told
+from composer.phrases import in_money, number, percent, signed, spread, told
 from composer.report import Comparison, PolicyResult, Report, RouterResult, Summary
-from composer.statistics import FEWEST, verdict
+from composer.statistics import FEWEST, Verdict, verdict
 
-__all__ = ["Conclusion", "conclude", "single_expert"]
+__all__ = ["Conclusion", "conclude", "hangs_on_few", "single_expert"]
 
+Tone = Literal["good", "mixed", "bad", "open"]
 _FEW = 200  # queries below which only large differences can be shown
+_DECIDING = 10  # queries that differ, below which a bootstrap interval is too short
 _SMALL = 30  # queries of a category below which its row is a guess
 
 
@@ -19,13 +21,13 @@ class Conclusion:
     """What a person should take home.
 
     Args:
-        tone: whether the router was shown to gain, to lose, or neither.
+        tone: whether a gain was shown, one less than that of a simpler way, a loss, or nothing.
         headline: the answer in one line.
         sentences: what it rests on, with intervals.
         cautions: which numbers not to trust, and why.
     """
 
-    tone: Literal["good", "bad", "open"]
+    tone: Tone
     headline: str
     sentences: tuple[str, ...]
     cautions: tuple[str, ...]
@@ -52,29 +54,44 @@ def single_expert(report: Report) -> str | None:
     return report.experts[share.index(max(share))]
 
 
-def _headline(
-    report: Report, router: RouterResult
-) -> tuple[Literal["good", "bad", "open"], str]:
-    found = _against(router, "best single")
+def hangs_on_few(found: Comparison) -> bool:
+    """Say whether a significant difference hangs on so few queries that it may be luck."""
+    test = found.mcnemar
+    if test is None or found.verdict == "not significant":
+        return False
+    return test.wins + test.losses < _DECIDING and test.p >= 0.05
+
+
+def _headline(report: Report, router: RouterResult) -> tuple[Tone, str]:
+    found, table = _against(router, "best single"), _against(router, "category table")
+    who = "The router" if router.name == "router" else router.name
     if report.queries < FEWEST or found is None:
-        return "open", f"{report.queries} queries are too few to say whether {router.name} gains"
-    thrift = found.aiq and verdict(found.aiq.interval, report.queries)
+        return "open", f"{report.queries} queries are too few to say whether routing gains"
     if found.verdict == "worse":
-        return "bad", f"{router.name} answers worse than the best single expert"
+        return "bad", f"{who} answers worse than the best single expert"
+    but = ""
+    if table is not None and "worse" in (table.verdict, _thrift(table, report)):
+        but = "; but a table of the best expert for each category does better still"
     if found.verdict == "better":
-        return "good", f"{router.name} answers better than the best single expert"
-    if thrift == "better":
-        return "good", (
-            f"{router.name} answers as well as the best single expert, as far as could be shown, "
-            "and better for the same money"
-        )
-    return "open", f"No gain of {router.name} over the best single expert could be shown"
+        gain = f"{who} answers better than the best single expert"
+    elif _thrift(found, report) == "better":
+        gain = f"{who} answers better than the best single expert for the same money"
+    else:
+        return "open", "No gain over the best single expert could be shown"
+    return ("mixed" if but else "good"), gain + but
+
+
+def _thrift(found: Comparison, report: Report) -> Verdict:
+    """Say what the difference in AIQ means."""
+    if found.aiq is None:
+        return "not significant"
+    return verdict(found.aiq.interval, report.queries)
 
 
 def _sentences(report: Report, router: RouterResult, policy: PolicyResult) -> Iterator[str]:
     name = single_expert(report)
     yield from _quality(report, router, policy, "best single", f" ({name})" if name else "")
-    yield from _quality(report, router, policy, "category table", ", chosen on the training part")
+    yield from _quality(report, router, policy, "category table", " (chosen on the training part)")
     yield from _money(report, router, policy)
     yield from _beaten(report, router)
     if (pinned := router.pinned) is not None and report.queries >= FEWEST:
@@ -123,7 +140,7 @@ def _money(report: Report, router: RouterResult, policy: PolicyResult) -> Iterat
         yield "What it costs is not known, so quality could not be weighed against cost."
         return
     change = policy.cost / single.cost - 1 if single.cost > 0 else 0.0
-    same = f"{abs(change):.0%} {'less' if change < 0 else 'more'} than"
+    same = f"{percent(abs(change))} {'less' if change < 0 else 'more'} than"
     yield (
         f"It costs {in_money(policy.cost, report.cost_unit)}, "
         f"{same if abs(change) >= 0.005 else 'the same as'} the best single expert "
@@ -136,11 +153,11 @@ def _money(report: Report, router: RouterResult, policy: PolicyResult) -> Iterat
         "worse": "For the same money it answers worse than the best single expert",
         "not significant": "No difference for the same money could be shown",
     }
-    said = words[verdict(found.aiq.interval, report.queries)]
+    said = words[_thrift(found, report)]
     yield f"{said}: mean quality over all budgets (AIQ) differs by {told(found.aiq)}."
     if policy.tradeoff is not None and (saved := policy.tradeoff.cost_save):
         yield (
-            f"Turned to thrift, it reached the quality of the best single expert {saved:.0%} "
+            f"Turned to thrift, it reached the quality of the best single expert {percent(saved)} "
             "cheaper on these queries; that figure has no interval and is the best of many."
         )
 
@@ -172,27 +189,29 @@ def _refits(found: Summary) -> str:
         "worse": "it is worse than the best single expert",
         "not significant": "no difference from the best single expert could be shown",
     }[verdict(gain.interval, FEWEST)]
+    area = found.aiq_differences.get("best single")
     return (
         f"{where}, {outcome}: {told(gain)}; taken alone, it was significantly better on "
         f"{found.better} of them and significantly worse on {found.worse}."
+        + (f" In AIQ the difference is {told(area)}." if area else "")
     )
 
 
 def _cautions(report: Report, router: RouterResult) -> Iterator[str]:
     n = report.queries
     if n < FEWEST:
-        yield f"All of them: {n} held-out queries are fewer than {FEWEST}, so nothing is significant."
+        yield f"All: {n} held-out queries are fewer than {FEWEST}, so nothing is significant."
     elif n < _FEW:
         yield f"{n} held-out queries can show large differences only; intervals are wide."
     if report.leaks:
-        yield f"{len(report.leaks)} test queries also stand in the training queries; figures flatter."
+        yield f"{len(report.leaks)} test queries also stand in the training queries and flatter."
     if report.skipped:
-        yield f"{report.skipped} test queries lack an outcome and were left out, maybe the hard ones."
+        yield f"{report.skipped} test queries lack an outcome and were left out."
     small = [row.category or "(none)" for row in router.categories if row.queries < _SMALL]
-    if small:
+    if small and len(router.categories) > 1:
         yield (
-            f"{len(small)} of {len(router.categories)} categories have fewer than {_SMALL} queries; "
-            "their rows are guesses, and each counts as much as a large one."
+            f"{len(small)} of {len(router.categories)} categories have fewer than {_SMALL} "
+            "queries; their rows are guesses, and each counts as much as a large one."
         )
     if len(report.routers) > 1:
         yield (
@@ -201,6 +220,13 @@ def _cautions(report: Report, router: RouterResult) -> Iterator[str]:
         )
     if report.study is None:
         yield "One split only: how much figures change with the split was not measured (--refits)."
+    bounds = {policy.name for policy in report.policies if policy.kind == "bound"}
+    few = [c.baseline for c in router.comparisons if hangs_on_few(c) and c.baseline not in bounds]
+    if few:
+        yield (
+            f"The differences in quality from {', '.join(few)} hang on fewer than {_DECIDING} "
+            "queries; McNemar's test does not find them significant."
+        )
     yield from _controls(report, router)
     if (found := router.calibration) is not None and found.brier >= found.constant_brier:
         yield (

@@ -99,7 +99,9 @@ def _reliability(axes: Any, name: str, found: Calibration, look: Look) -> None:
         linewidth=1, markerfacecolor=look.color if look.is_filled else PAPER,
     )  # fmt: skip
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="predicted quality")
-    axes.set_title(f"{shown(name, 26)}: off by {found.ece:.3f}\non chosen experts {found.chosen_ece:.3f}")
+    axes.set_title(
+        f"{shown(name, 26)}: off by {found.ece:.3f}\non chosen experts {found.chosen_ece:.3f}"
+    )
     axes.text(0.03, 0.95, "better than predicted", color=MUTED, fontsize=8, va="top")
     axes.text(0.97, 0.03, "worse than predicted", color=MUTED, fontsize=8, ha="right")
     axes.grid()

@@ -250,7 +250,8 @@ def _is_below(quality: FloatArray, test: RoutingDataset, baseline: str | None) -
     if baseline is None:
         return None
     difference = quality - test.quality[:, test.experts.index(baseline)]
-    return verdict(paired_interval(difference, test.labels), len(test)) == "worse"
+    found = paired_interval(difference, test.labels)
+    return verdict(found, len(test), int(np.count_nonzero(difference))) == "worse"
 
 
 def _expert_points(test: RoutingDataset) -> tuple[Point, ...]:

@@ -94,12 +94,16 @@ def compare(
                 baseline=other.name,
                 difference=float(weight @ (router.policy.quality - other.policy.quality)),
                 interval=drawn,
-                verdict=verdict(drawn, len(test)),
+                verdict=verdict(drawn, len(test), _deciding(router, other)),
                 mcnemar=mcnemar(router.policy.quality, other.policy.quality),
                 aiq=gain,
             )
         )
     return tuple(found)
+
+
+def _deciding(router: Contender, other: Contender) -> int:
+    return int((router.policy.quality != other.policy.quality).sum())
 
 
 def _pinned(comparisons: Sequence[Comparison], baseline: str | None) -> BaselineCheck | None:

@@ -4,6 +4,7 @@ Pictures are inline SVG in the colours of the page, light or dark; all that come
 escaped, and a content policy lets no script run but the one that sorts tables.
 """
 
+import json
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from composer.canvas import inline_svg
-from composer.conclusions import conclude, single_expert
-from composer.phrases import compared, in_money, number, signed, spread, told
+from composer.conclusions import conclude, hangs_on_few, single_expert
+from composer.phrases import compared, money, money_unit, number, percent, signed, spread, told
 from composer.plots import PICTURES
-from composer.report import Interval, Report
+from composer.report import Interval, Report, RouterResult
 from composer.statistics import FEWEST, verdict, wilson
 from experts_registry.errors import DataError, PluginError
 
@@ -59,7 +60,7 @@ def render_page(report: Report, *, command: str = "") -> str:
     page = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page.filters.update(number=number, signed=signed, spread=spread, told=told)
+    page.filters.update(number=number, percent=percent, signed=signed, spread=spread, told=told)
     script = _template("report.js")
     return page.from_string(_template("report.html")).render(
         report=report,
@@ -68,15 +69,19 @@ def render_page(report: Report, *, command: str = "") -> str:
         pictures=_pictures(report),
         policies={policy.name: policy for policy in report.policies},
         effective=_effective(report),
+        has_costs=any(p.cost is not None for p in report.policies),
         has_intervals=report.queries >= FEWEST,
         fewest=FEWEST,
-        money=lambda cost: in_money(cost, report.cost_unit),
+        money=lambda cost: money(cost, report.cost_unit),
+        money_unit=money_unit(report.cost_unit),
         compared=compared,
+        hangs=hangs_on_few,
         verdict=verdict,
         share=_share,
+        lineage=_lineage,
         command=command,
-        style=Markup(_template("report.css")),  # noqa: S704 - a file of ours
-        script=Markup(script),  # noqa: S704 - a file of ours
+        style=Markup(_template("report.css")),
+        script=Markup(script),
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),
     )
 
@@ -88,7 +93,7 @@ def _template(name: str) -> str:
 def _pictures(report: Report) -> Mapping[str, Any]:
     drawn = {name: draw(report) for name, draw in PICTURES.items()}
     return {
-        name: None if figure is None else Markup(inline_svg(figure, name))  # noqa: S704 - escaped
+        name: None if figure is None else Markup(inline_svg(figure, name))
         for name, figure in drawn.items()
     }
 
@@ -97,6 +102,12 @@ def _effective(report: Report) -> int:
     """Return how many queries a mean over categories is worth: C^2 / sum of 1 / n_c."""
     counts = [row.queries for row in report.categories]
     return max(1, round(len(counts) ** 2 / sum(1 / n for n in counts))) if counts else 1
+
+
+def _lineage(router: RouterResult) -> str:
+    """Return what a router was trained on; the marks of single queries tell a person nothing."""
+    kept = {key: value for key, value in router.lineage.items() if key != "seen"}
+    return json.dumps(kept, indent=2, default=str, ensure_ascii=False)
 
 
 def _share(value: float, n: int) -> Interval:

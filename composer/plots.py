@@ -5,6 +5,7 @@ which line is which. Needs the extra ``plots``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def quality_cost(report: Report) -> Figure:
         _ranking(ranking, report, looks(report))
         _hulls(axes, report, looks(report))
         figure.draw_without_rendering()  # fixes the layout, so that labels can be measured
-        spans = [(p.cost, p.interval.low, p.interval.high) for p in _barred(report)]
+        spans = [(p.cost or 0.0, p.interval.low, p.interval.high) for p in _barred(report)]
         taken = [*bars(axes, spans)]
         for policy in report.policies[: len(report.routers)]:
             taken += along(axes, [(p.cost, p.quality) for p in policy.curve if p.cost is not None])
@@ -131,10 +132,12 @@ def _hulls(axes: Any, report: Report, look: Mapping[str, Look]) -> None:
         maps = sorted((p.cost, p.quality) for p in router.points if _is_map(p))
         if maps:
             axes.plot(*zip(*maps, strict=True), ".", color=look[router.name].color, markersize=4)
-    for policy in _barred(report):
-        _bar(axes, policy.cost, policy, look[policy.name])
+    for barred in _barred(report):
+        _bar(axes, barred, look[barred.name])
     experts = [(p.cost, p.quality) for p in report.experts_at if p.cost is not None]
-    axes.plot(*zip(*experts, strict=True), "o", color=INK, markersize=4.5, zorder=4)
+    axes.plot(
+        [x for x, _ in experts], [y for _, y in experts], "o", color=INK, markersize=4.5, zorder=4
+    )
     axes.margins(x=0.1, y=0.08)
     axes.set_ylabel("mean quality over categories (0 to 1)")
     axes.set_title(
@@ -144,13 +147,11 @@ def _hulls(axes: Any, report: Report, look: Mapping[str, Look]) -> None:
     axes.grid()
 
 
-def _hull(
-    axes: Any, corners: Sequence[tuple[float, float]], look: Look, *, is_log: bool
-) -> None:
+def _hull(axes: Any, corners: Sequence[tuple[float, float]], look: Look, *, is_log: bool) -> None:
     """Draw a hull; its edges are mixtures, which a logarithmic axis bends."""
     x, y = np.array(corners).T
     between = np.geomspace if is_log else np.linspace
-    steps = [between(a, b, 12) for a, b in zip(x, x[1:], strict=False) if b > a]
+    steps = [between(a, b, 12) for a, b in pairwise(x) if b > a]
     dense = np.concatenate(steps) if steps else x
     axes.plot(
         dense, np.interp(dense, x, y), color=look.color, linestyle=look.line, linewidth=look.width,
@@ -158,12 +159,12 @@ def _hull(
     )  # fmt: skip
 
 
-def _bar(axes: Any, x: float | None, policy: PolicyResult, look: Look) -> None:
+def _bar(axes: Any, policy: PolicyResult, look: Look) -> None:
     low, high = policy.interval.low, policy.interval.high
     # A bootstrap interval need not hold its mean, and a bar cannot be negative.
     bar = [[max(0.0, policy.quality - low)], [max(0.0, high - policy.quality)]]
     axes.errorbar(
-        [x], [policy.quality], yerr=bar, fmt=look.marker, color=look.color, capsize=3,
+        [policy.cost], [policy.quality], yerr=bar, fmt=look.marker, color=look.color, capsize=3,
         markersize=13 if look.marker == "*" else 8, elinewidth=1.2, markeredgewidth=1.5,
         markerfacecolor=look.color if look.is_filled else "none", zorder=5,
     )  # fmt: skip
@@ -216,23 +217,23 @@ def _worth_a_name(report: Report) -> list[Point]:
     known = [p for p in report.experts_at if p.cost is not None]
     if len(known) <= _NAMED:
         return known
-    best, front = float("-inf"), set()
-    for point in sorted(known, key=lambda p: (p.cost, -p.quality)):
-        if point.quality > best:
-            best = point.quality
-            front.add(point.label)
+    dearest = max(known, key=lambda p: p.cost or 0.0)
+    front = {
+        p.label for p in known
+        if not any(o.quality > p.quality and (o.cost or 0.0) <= (p.cost or 0.0) for o in known)
+    }  # fmt: skip
     used = {
         report.experts[i]
         for policy in report.policies[: len(report.routers)]
         for i, share in enumerate(policy.curve[0].share if policy.curve else ())
         if share > 0.05
     }
-    dearest = max(known, key=lambda p: p.cost or 0.0).label
-    return [p for p in known if p.label in front | used | {dearest}]
+    return [p for p in known if p.label in front | used | {dearest.label}]
 
 
 def _is_wide(report: Report) -> bool:
-    costs = [p.cost for p in (*report.policies, *report.experts_at) if p.cost is not None]
+    costs = [p.cost for p in report.policies if p.cost is not None]
+    costs += [p.cost for p in report.experts_at if p.cost is not None]
     return bool(costs) and min(costs) > 0 and max(costs) / min(costs) > _LOG_FROM
 
 
@@ -278,9 +279,7 @@ def _number(axes: Any, x: float, y: float, value: float, note: str, *, small: bo
     # Not quite black and white: those two follow the page.
     color = "#fefefe" if value < 0.45 else "#111111"
     text = f"{value:.2f}".removeprefix("0") if small and value < 1 else f"{value:.2f}"
-    axes.text(
-        x, y, text + note, ha="center", va="center", color=color, fontsize=7.5 if small else 8.5
-    )
+    axes.text(x, y, text + note, ha="center", va="center", color=color, fontsize=9)
 
 
 def _frame(axes: Any, x: int, y: int) -> None:

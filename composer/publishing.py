@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from composer.page import write_page
 from composer.plots import draw_report
 from composer.report import Report
 from experts_registry.errors import DataError
@@ -10,8 +11,13 @@ from experts_registry.errors import DataError
 __all__ = ["publish"]
 
 
-def publish(report: Report, folder: Path) -> list[Path]:
-    """Write ``report.json`` and the pictures into a folder, which is made where it is missing.
+def publish(report: Report, folder: Path, *, command: str = "") -> list[Path]:
+    """Write ``report.json``, ``report.html`` and the pictures into a folder.
+
+    Args:
+        report: to be written.
+        folder: made where it is missing.
+        command: that made the report, for the page to show.
 
     Raises:
         DataError: the folder cannot be written.
@@ -24,4 +30,5 @@ def publish(report: Report, folder: Path) -> list[Path]:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror}); choose another with --out"
         ) from error
-    return [target, *draw_report(report, folder / "quality-cost.png")]
+    page = write_page(report, folder / "report.html", command=command)
+    return [target, page, *draw_report(report, folder)]

@@ -143,7 +143,8 @@ class Routing:
     def _selecting(self, composition: Composition, router: Router) -> Selecting:
         with self._lock:
             if composition.name not in self._selects:
-                self._selects[composition.name] = selecting(router, composition)
+                experts = tuple(self._members(composition))
+                self._selects[composition.name] = selecting(router, composition, experts)
             return self._selects[composition.name]
 
     def _introduce(self, router: Router, composition: Composition) -> Router:

@@ -1,6 +1,7 @@
 """From a composition's ``select`` to what changes a router's scores and chooses from them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +42,10 @@ class Selecting:
     usage: Usage
 
 
-def selecting(router: Router, composition: Composition) -> Selecting:
-    """Build it for a router; what is learned comes from its rehearsal.
+def selecting(router: Router, composition: Composition, experts: Sequence[str]) -> Selecting:
+    """Build it for a router and those experts of the composition that are enabled.
+
+    What is learned comes from the router's rehearsal, as far as it is about these.
 
     Raises:
         PluginError: there is no such policy.
@@ -58,17 +61,19 @@ def selecting(router: Router, composition: Composition) -> Selecting:
     if select.balance:
         transforms.append(Balance(weight=select.balance, usage=usage))
     if composition.baseline is not None and isinstance(select.guard, GuardSpec):
-        transforms.append(_guard(router, composition.baseline, select.guard, weight))
+        transforms.append(_guard(router, experts, composition.baseline, select.guard, weight))
     is_plain = isinstance(policy, Top1)
     return Selecting(
         transforms=tuple(transforms),
         policy=None if is_plain else policy,
-        temperature=1.0 if is_plain else _temperature(router, select.temperature, weight),
+        temperature=1.0 if is_plain else _temperature(router, experts, select.temperature, weight),
         usage=usage,
     )
 
 
-def _guard(router: Router, baseline: str, spec: GuardSpec, cost_weight: float) -> Guard:
+def _guard(
+    router: Router, experts: Sequence[str], baseline: str, spec: GuardSpec, cost_weight: float
+) -> Guard:
     """Return the guard; one that never leaves the baseline where nothing was rehearsed."""
     if "rehearsal.held" in router.state_ and baseline in router.experts_:
         return Guard.fit(
@@ -79,6 +84,7 @@ def _guard(router: Router, baseline: str, spec: GuardSpec, cost_weight: float) -
             tolerance=spec.tolerance,
             premium=spec.premium,
             cost_weight=cost_weight,
+            among=experts,
         )
     why = (
         "its router has not rehearsed"
@@ -105,12 +111,15 @@ def _neighbours(router: Router, own: float, cost_weight: float) -> Neighbours:
     )
 
 
-def _temperature(router: Router, given: float | None, cost_weight: float) -> float:
+def _temperature(
+    router: Router, experts: Sequence[str], given: float | None, cost_weight: float
+) -> float:
     if given is not None:
         return given
     if "rehearsal.held" not in router.state_:
         return 1.0
     cost, scale = router.state_["prior.cost"], float(router.state_["prior.scale"][0])
     tilt = cost_weight * np.nan_to_num(cost, nan=scale) / scale
-    held = router.state_["rehearsal.held"] - tilt
-    return fit_temperature_of_best(held, router.state_["rehearsal.outcome"])
+    held, outcome = router.state_["rehearsal.held"] - tilt, router.state_["rehearsal.outcome"]
+    column = [i for i, name in enumerate(router.experts_) if name in experts]
+    return fit_temperature_of_best(held[:, column], outcome[:, column])

@@ -37,6 +37,7 @@ __all__ = [
 
 IntArray = NDArray[np.integer[Any]]
 Verdict = Literal["better", "worse", "not significant"]
+FEWEST_DECIDING = 6  # 2 * 0.5^6 is the first two-sided chance below 5 %
 FEWEST = 20  # on fewer queries the bootstrap sees too little to call anything significant
 _CELLS = 2_000_000  # weights held in memory at once
 _Z = 1.959963984540054  # of a two-sided 95 % interval
@@ -139,9 +140,17 @@ def over_refits(values: Sequence[float], test_share: float = 0.0) -> Estimate:
     return Estimate(mean, Interval(mean - half, mean + half))
 
 
-def verdict(found: Interval, queries: int) -> Verdict:
-    """Say what the interval of a difference means; nothing where there are few queries."""
-    if queries < FEWEST or found.low <= 0 <= found.high:
+def verdict(found: Interval, queries: int, deciding: int | None = None) -> Verdict:
+    """Say what the interval of a difference means; nothing where there are few queries.
+
+    Args:
+        found: the 95 % interval.
+        queries: that both were followed on.
+        deciding: those on which they differ, where that is known. On five even a fair coin shows
+            the same side once in sixteen times, which the bootstrap does not see.
+    """
+    is_few = queries < FEWEST or (deciding is not None and deciding < FEWEST_DECIDING)
+    if is_few or found.low <= 0 <= found.high:
         return "not significant"
     return "better" if found.low > 0 else "worse"
 

@@ -263,7 +263,9 @@ def _refit(
     below: Verdict | None = None
     if baseline in test.experts:
         column = test.quality[:, test.experts.index(str(baseline))]
-        below = verdict(paired_interval(router.policy.quality - column, test.labels), len(test))
+        gain = router.policy.quality - column
+        differ = int(np.count_nonzero(gain))
+        below = verdict(paired_interval(gain, test.labels), len(test), differ)
     return Refit(
         kind=kind,
         held_out=held_out,

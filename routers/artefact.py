@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from experts_registry.types import Embedder, FloatArray
 if TYPE_CHECKING:
     from routers.base import Router
 
-__all__ = ["FORMAT", "load_router", "read_artefact", "write_artefact"]
+__all__ = ["FORMAT", "load_router", "read_artefact", "save_router", "write_artefact"]
 
 FORMAT = 2
 
@@ -58,6 +59,26 @@ def read_artefact(folder: Path) -> tuple[dict[str, Any], dict[str, FloatArray]]:
             f"{folder}: router.json and state.safetensors are not of one training; train it again"
         )
     return header, state
+
+
+def save_router(router: "Router", folder: Path) -> Path:
+    """Write a fitted router: what it is, names, settings and lineage, and beside them its state."""
+    cls = type(router)
+    header = {
+        "router": f"{cls.__module__}:{cls.__qualname__}",
+        "experts": router.experts_,
+        "newcomers": router.newcomers_,
+        "categories": router.categories_,
+        "cost_unit": router.cost_unit_,
+        "hyperparameters": {
+            f.name: getattr(router, f.name)
+            for f in fields(router)
+            if f.init and f.name != "encoder"
+        },
+        "lineage": router.lineage_,
+    }
+    write_artefact(folder, header, router.state_)
+    return folder
 
 
 def load_router(path: str | Path, *, encoder: Embedder) -> "Router":

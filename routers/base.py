@@ -9,7 +9,7 @@ saving and loading come from `Router`. Notation: ``n`` queries, ``m`` experts, `
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,19 +17,13 @@ import numpy as np
 
 from experts_registry.errors import ArtefactError, OptionError, PromptError
 from experts_registry.types import Embedder, FloatArray
-from routers.artefact import load_router, write_artefact
+from routers.artefact import load_router, save_router
 from routers.costs import fit_cost, predict_cost
 from routers.data import RoutingDataset
 from routers.decision import Candidate, Decision, Prediction, first, ranked, selected
-from routers.features import FEATURES, feature_scale, standardised, text_features, window
-from routers.newcomers import (
-    CAUTION,
-    fit_newcomers,
-    joined_newcomers,
-    predict_newcomers,
-    prepare_newcomers,
-)
-from routers.policies import Policy
+from routers.features import FEATURES, as_learned, feature_scale, text_features, window
+from routers.newcomers import CAUTION, fit_newcomers, predict_newcomers, prepare_newcomers
+from routers.policies import NOBODY, Policy
 from routers.prior import expert_prior
 from routers.rehearsal import rehearse
 from routers.transforms import Context, ScoreTransform, transform
@@ -37,7 +31,6 @@ from routers.transforms import Context, ScoreTransform, transform
 __all__ = ["Candidate", "Decision", "Prediction", "Router", "State", "load_router", "window"]
 
 State = Mapping[str, FloatArray]
-_NO_WEIGHTS: tuple[float, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -132,7 +125,7 @@ class Router(ABC):
         tried = np.flatnonzero((~np.isnan(data.quality)).any(axis=0))
         data = data.only([data.experts[i] for i in tried])
         scale = feature_scale(z)
-        z = standardised(z, scale)
+        z = as_learned(z, z.shape[1], scale)
         data, state = self.learn(z, data)
         self.cost_unit_, self.newcomers_ = data.cost_unit, ()
         state |= scale | fit_cost(z, data.cost, state["prior.cost"]) | prepare_newcomers(z, data)
@@ -199,7 +192,9 @@ class Router(ABC):
         names = tuple(n for n in data.experts if n not in self.experts_)
         adopted = copy(self)
         z = self._read(self.embed(data.queries)) if len(data) else np.empty((0, 0))
-        found = fit_newcomers(
+        stay = [i for i, n in enumerate(self.newcomers_) if n not in names]
+        adopted.newcomers_ = (*(self.newcomers_[i] for i in stay), *names)
+        adopted.state_ = self.state_ | fit_newcomers(
             self._score(self._columns(z), self.state_) if len(z) else z,
             z,
             data.only(names),
@@ -207,10 +202,9 @@ class Router(ABC):
             self.categories_,
             domains or {},
             published or {},
+            cost_unit=self.cost_unit_,
+            stay=stay,
         )
-        stay = [i for i, n in enumerate(self.newcomers_) if n not in names]
-        adopted.newcomers_ = (*(self.newcomers_[i] for i in stay), *names)
-        adopted.state_ = self.state_ | joined_newcomers(self.state_, stay, found)
         adopted.lineage_ = self.lineage_ | {
             "newcomers": self.lineage_.get("newcomers", {}) | {n: len(data) for n in names}
         }
@@ -241,23 +235,17 @@ class Router(ABC):
     ) -> Prediction:
         """Predict as `predict` does, from what `embed` returned, or from embeddings alone."""
         z = self._read(x)
-        return self._predict(z, self._columns(z), experts, cost_weight)
-
-    def _predict(
-        self,
-        z: FloatArray,
-        x: FloatArray,
-        experts: Sequence[str] | None,
-        cost_weight: float | None,
-    ) -> Prediction:
-        state = self.state_
         weight = self.cost_weight if cost_weight is None else cost_weight
+        return self._among(self._predict(z, self._columns(z), weight), experts, weight)
+
+    def _predict(self, z: FloatArray, x: FloatArray, weight: float) -> Prediction:
+        """Predict for every expert that is known, weighing cost."""
+        state = self.state_
         quality = self._score(x, state)
         error, cost = self._error(x, state), self._cost(x, state)
         if cost is None:
             cost = predict_cost(z, state)
         utility = self._utility(x, state, quality)
-        known, fitted = self.experts_ + self.newcomers_, quality
         if self.newcomers_:
             new = predict_newcomers(quality, z, state)
             quality, error = np.hstack([quality, new.quality]), np.hstack([error, new.error])
@@ -266,10 +254,16 @@ class Router(ABC):
         scale = float(state["prior.scale"][0])
         if weight:
             utility = utility - weight * np.where(np.isnan(cost), scale, cost) / scale
-        found = Prediction(experts=known, quality=quality, error=error, cost=cost, utility=utility)
-        if experts is None or tuple(experts) == known:
-            return found
-        return found.among(experts, fitted.mean(axis=1, keepdims=True), weight)
+        known = self.experts_ + self.newcomers_
+        return Prediction(experts=known, quality=quality, error=error, cost=cost, utility=utility)
+
+    def _among(
+        self, everyone: Prediction, experts: Sequence[str] | None, weight: float
+    ) -> Prediction:
+        if experts is None or tuple(experts) == everyone.experts:
+            return everyone
+        prior = everyone.quality[:, : len(self.experts_)].mean(axis=1, keepdims=True)
+        return everyone.among(experts, prior, weight)
 
     def score(self, queries: Sequence[str], *, experts: Sequence[str] | None = None) -> FloatArray:
         """Return the expected quality (n, m), columns as ``experts``, by default ``experts_``."""
@@ -311,27 +305,29 @@ class Router(ABC):
         self._require_fitted()
         z = self._read(self.embed([query]))
         x = self._columns(z)  # once: what was found out about it is known by its identity
-        prediction = self._predict(z, x, experts, cost_weight)
+        weight = self.cost_weight if cost_weight is None else cost_weight
+        everyone = self._predict(z, x, weight)
+        prediction = self._among(everyone, experts, weight)
         excluded = excluded or {}
-        available = np.array([[name not in excluded for name in prediction.experts]], dtype=bool)
+        available = np.ones((1, len(prediction.experts)), dtype=bool)
+        if excluded:
+            available[0] = [name not in excluded for name in prediction.experts]
         context = Context(x=z, prediction=prediction, available=available)
         scores, notes = transform(prediction.utility, context, transforms)
         candidates = ranked(prediction, scores[0], excluded)
         details = dict(self._details(x, self.state_))
         reason = details.pop("reason", "highest predicted quality")
-        if absent := self._absent(z, x, prediction, cost_weight):
-            notes.append(f"{absent}, which would come first, is not among the candidates")
-        chosen, weights = first(candidates, k), _NO_WEIGHTS
+        if not set(self.experts_) <= set(prediction.experts):
+            best = everyone.experts[int(np.argmax(everyone.utility[0]))]
+            if best not in prediction.experts:
+                notes.append(f"{best}, which would come first, is not among the candidates")
+        found = NOBODY
+        chosen = first(candidates, k)  # also where a policy follows: somebody must be there to ask
         if policy is not None:
-            found = policy(
-                scores[0],
-                experts=prediction.experts,
-                temperature=temperature,
-                cost=prediction.cost[0],
-                budget=budget,
-            )
-            chosen, weights = selected(candidates, prediction.experts, found), found.weights
-            notes += [told] if (told := found.told) else []
+            m, cost = prediction.experts, prediction.cost[0]
+            found = policy(scores[0], experts=m, temperature=temperature, cost=cost, budget=budget)
+            chosen = selected(candidates, m, found)
+            notes += [found.told] if found.told else []
         return Decision(
             experts=tuple(c.expert for c in chosen),
             scores=tuple(c.quality for c in chosen),
@@ -340,18 +336,8 @@ class Router(ABC):
             router=type(self).name or type(self).__name__,
             cost_unit=self.cost_unit_,
             details=details,
-            weights=weights,
+            weights=found.weights,
         )
-
-    def _absent(
-        self, z: FloatArray, x: FloatArray, prediction: Prediction, cost_weight: float | None
-    ) -> str | None:
-        """Return the fitted expert that would win if it could be asked, where it is not here."""
-        if set(prediction.experts) >= set(self.experts_):
-            return None
-        everyone = self._predict(z, x, None, cost_weight)
-        first = everyone.experts[int(np.argmax(everyone.utility[0]))]
-        return None if first in prediction.experts else first
 
     def explain(self, query: str, *, experts: Sequence[str] | None = None) -> Decision:
         """Return the decision over every expert: the same numbers that `route` decides by."""
@@ -363,18 +349,7 @@ class Router(ABC):
     def save(self, path: str | Path) -> Path:
         """Write ``router.json`` and ``state.safetensors`` into a folder, each atomically."""
         self._require_fitted()
-        cls, folder = type(self), Path(path)
-        header = {
-            "router": f"{cls.__module__}:{cls.__qualname__}",
-            "experts": self.experts_,
-            "newcomers": self.newcomers_,
-            "categories": self.categories_,
-            "cost_unit": self.cost_unit_,
-            "hyperparameters": self._hyperparameters(),
-            "lineage": self.lineage_,
-        }
-        write_artefact(folder, header, self.state_)
-        return folder
+        return save_router(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, *, encoder: Embedder) -> Self:
@@ -396,16 +371,8 @@ class Router(ABC):
         )
 
     def _read(self, z: FloatArray) -> FloatArray:
-        """Return z as it was learned from; where the features are missing, at their means."""
-        missing = len(self.state_["cost.weight"]) - z.shape[1]
-        if missing == len(FEATURES):
-            return np.hstack([z, np.zeros((len(z), missing), dtype=z.dtype)])
-        if missing:
-            raise OptionError(
-                f"x: has {z.shape[1]} columns; give what embed(queries) returns, or embeddings "
-                f"of {z.shape[1] + missing - len(FEATURES)} dimensions"
-            )
-        return standardised(z, self.state_)
+        """Return z (n, d + f) as it was learned from."""
+        return as_learned(z, len(self.state_["cost.weight"]), self.state_)
 
     def _columns(self, z: FloatArray) -> FloatArray:
         """Return the columns of z that this router's hooks are given."""
@@ -414,8 +381,3 @@ class Router(ABC):
     def _require_fitted(self) -> None:
         if not self.state_:
             raise OptionError(f"{type(self).__name__}: is not fitted; call fit(data) first")
-
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {
-            f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "encoder"
-        }

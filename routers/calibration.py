@@ -35,6 +35,7 @@ FOLDS = 5
 _SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)  # of max_fallback, what one signal may reject
 _NEVER = np.array([np.inf, -np.inf, np.inf])
 _DEFAULT_MARGIN = 0.2  # where no category can be hidden
+_SURE = 1e-6  # a query that is as sure as rounding can tell is never doubtful
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +170,9 @@ def _weights(true: IntArray, inside: BoolArray, outside_share: float) -> FloatAr
 def _search(found: Signals, inside: BoolArray, gain: FloatArray, max_fallback: float) -> FloatArray:
     """Try all combinations of quantiles; of the feasible ones the best, then the least falling."""
     shares = np.array(_SHARES) * max_fallback
-    entropy, margin, distance = (getattr(found, n)[inside] for n in Signals.__match_args__)
+    entropy = found.entropy[inside].clip(min=_SURE)
+    margin = found.margin[inside].clip(max=1 - _SURE)
+    distance = found.distance[inside].clip(min=_SURE)
     if inside.all():  # nothing stands for queries outside the taxonomy
         return np.array([np.inf, _DEFAULT_MARGIN, np.quantile(distance, 0.99)])
     grid = product(

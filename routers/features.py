@@ -9,9 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experts_registry.errors import OptionError
 from experts_registry.types import FloatArray
 
-__all__ = ["FEATURES", "feature_scale", "standardised", "text_features", "window"]
+__all__ = [
+    "FEATURES",
+    "as_learned",
+    "feature_scale",
+    "standardised",
+    "text_features",
+    "window",
+]
 
 FEATURES = (
     "log characters",
@@ -101,3 +109,20 @@ def standardised(z: FloatArray, scale: Mapping[str, FloatArray]) -> FloatArray:
     # Five standard deviations out, a value says no more than that it is unusual.
     features.clip(-5 * _SPREAD, 5 * _SPREAD, out=features)
     return z
+
+
+def as_learned(z: FloatArray, width: int, scale: Mapping[str, FloatArray]) -> FloatArray:
+    """Return z standardised to a width of d + f; features that are missing are at their means.
+
+    Raises:
+        OptionError: z is neither of that width nor of embeddings alone.
+    """
+    missing = width - z.shape[1]
+    if not missing:
+        return standardised(z, scale)
+    if missing != len(FEATURES):
+        raise OptionError(
+            f"x: has {z.shape[1]} columns; give what embed(queries) returns, or embeddings "
+            f"of {width - len(FEATURES)} dimensions"
+        )
+    return np.hstack([z, np.zeros((len(z), missing), dtype=z.dtype)])

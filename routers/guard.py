@@ -16,7 +16,7 @@ leaves the baseline if all of this holds:
 Without such a g or such a floor the baseline is asked for everything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -92,6 +92,7 @@ class Guard:
         tolerance: float = 0.0,
         premium: float = 0.01,
         cost_weight: float = 0.0,
+        among: Collection[str] | None = None,
     ) -> "Guard":
         """Learn from what a router rehearsed.
 
@@ -103,6 +104,7 @@ class Guard:
             tolerance: quality that may be lost to an expert that costs no more.
             premium: quality that a dearer expert must add.
             cost_weight: at which the router will decide.
+            among: whom it will choose from, by default all; what others won is no evidence.
 
         Raises:
             UnknownNameError: the baseline has no outcomes.
@@ -115,12 +117,16 @@ class Guard:
             )
         if "rehearsal.held" not in state:
             raise OptionError("guard: the router has not rehearsed; call rehearse(data) first")
-        b = list(experts).index(baseline)
-        cost = np.nan_to_num(state["prior.cost"], nan=float(state["prior.scale"][0]))
+        asked = {*experts} if among is None else {baseline, *among}
+        column = [i for i, name in enumerate(experts) if name in asked]
+        experts = [experts[i] for i in column]
+        b = experts.index(baseline)
+        cost = np.nan_to_num(state["prior.cost"][column], nan=float(state["prior.scale"][0]))
         tilt = cost_weight * cost / float(state["prior.scale"][0])  # (m,)
         is_dearer = cost > cost[b] * (1 + 1e-6)
-        held = _Pairs.of(state["rehearsal.held"] - tilt, state["rehearsal.outcome"], b)
-        away = _Pairs.of(state["rehearsal.away"] - tilt, state["rehearsal.outcome"], b)
+        outcome = state["rehearsal.outcome"][:, column]
+        held = _Pairs.of(state["rehearsal.held"][:, column] - tilt, outcome, b)
+        away = _Pairs.of(state["rehearsal.away"][:, column] - tilt, outcome, b)
         alpha = (1 - confidence) / len(_LEVELS)
         cheap = held.test(~is_dearer[held.chosen], alpha, -tolerance)
         dear = held.test(is_dearer[held.chosen], alpha, premium)
@@ -163,7 +169,8 @@ class Guard:
         b = names.index(self.baseline)
         rows = np.arange(len(scores))
         top = scores.argmax(axis=1)
-        gain = scores[rows, top] - scores[:, b]
+        with np.errstate(invalid="ignore"):  # NaN where nobody may be asked
+            gain = scores[rows, top] - scores[:, b]
         least = np.array([self._least(name) for name in names])[top]
         near = self._closeness(context)
         stays = ((gain < least) | (near < self.floor)) & np.isfinite(scores[:, b]) & (top != b)
@@ -181,20 +188,17 @@ class Guard:
         if before is after or before.argmax() == after.argmax():
             return None
         first = context.prediction.experts[int(before.argmax())]
-        near = float(self._closeness(context)[0])
+        near, least = float(self._closeness(context)[0]), self._least(first)
         if not self.known:
             why = "there is no evidence yet"
-        elif near < self.floor:
-            why = f"the query is unfamiliar (closeness {near:.2f} below {self.floor:.2f})"
         elif first not in self.known:
             why = f"{first} has no outcomes yet"
+        elif least == np.inf:
+            why = f"no evidence that {first} loses nothing"
+        elif near < self.floor:
+            why = f"the query is unfamiliar (closeness {near:.2f} below {self.floor:.2f})"
         else:
-            least = self._least(first)
-            why = (
-                f"no evidence that {first} loses nothing"
-                if least == np.inf
-                else f"a predicted gain below {least:.3f} is no evidence for {first}"
-            )
+            why = f"a predicted gain below {least:.3f} is no evidence for {first}"
         return f"guard: keeps to the baseline {self.baseline}, {why}"
 
     def _closeness(self, context: Context) -> FloatArray:

@@ -26,8 +26,7 @@ from routers.prior import PRIOR_ERROR
 from routers.ridge import fit_ridge
 from routers.table import fit_table
 
-__all__ = ["CAUTION", "Expected", "fit_newcomers", "joined_newcomers", "predict_newcomers"]
-__all__ += ["prepare_newcomers"]
+__all__ = ["CAUTION", "Expected", "fit_newcomers", "predict_newcomers", "prepare_newcomers"]
 
 OVERALL = "overall"
 _PENALTY = 3.0
@@ -77,6 +76,9 @@ def fit_newcomers(
     categories: Sequence[str],
     domains: Mapping[str, Sequence[str]],
     published: Mapping[str, Mapping[str, float]],
+    *,
+    cost_unit: str,
+    stay: Sequence[int] = (),
 ) -> dict[str, FloatArray]:
     """Return the state arrays ``newcomer.mean`` (k, g), ``.variance`` (k, g, g), ``.cost`` (k,).
 
@@ -88,6 +90,8 @@ def fit_newcomers(
         categories: that the router knows.
         domains: expert -> categories that it is meant for; unknown ones are passed over.
         published: expert -> category or ``overall`` -> score.
+        cost_unit: of the router; a cost in another unit is as good as unknown.
+        stay: newcomers of before that come first.
     """
     m, noise = len(state["prior.mean"]), float(state["newcomer.spread"][2])
     design = _design(p, z, state) if len(data) else np.zeros((0, 2 + len(categories) + m))
@@ -102,21 +106,11 @@ def fit_newcomers(
         left = data.quality[rows, i] - p[rows].mean(axis=1) - g @ prior if rows.any() else 0
         variance.append(np.linalg.inv(precision))
         mean.append(prior + variance[-1] @ (g.T @ left) / noise if rows.any() else prior)
-        paid = data.cost[~np.isnan(data.cost[:, i]), i]
-        cost.append(paid.mean() if len(paid) else np.nan)
+        paid = data.cost[~np.isnan(data.cost[:, i]), i] if data.cost_unit == cost_unit else ()
+        cost.append(np.mean(paid) if len(paid) else np.nan)
     found = {"mean": mean, "variance": variance, "cost": cost}
-    return {f"newcomer.{k}": np.array(v, dtype=np.float32) for k, v in found.items()}
-
-
-def joined_newcomers(
-    state: Mapping[str, FloatArray], stay: Sequence[int], found: Mapping[str, FloatArray]
-) -> dict[str, FloatArray]:
-    """Return the state arrays of the newcomers of before that stay, and after them the new ones."""
-    if not stay:
-        return dict(found)
-    if not len(found["newcomer.mean"]):
-        return {name: state[name][list(stay)] for name in found}
-    return {name: np.concatenate([state[name][list(stay)], new]) for name, new in found.items()}
+    new = {f"newcomer.{k}": np.array(v, dtype=np.float32) for k, v in found.items()}
+    return {k: np.array([*(state[k][i] for i in stay), *v]) for k, v in new.items()}
 
 
 def predict_newcomers(p: FloatArray, z: FloatArray, state: Mapping[str, FloatArray]) -> Expected:
@@ -147,7 +141,8 @@ def _prior(
     """Return mean and variance (g,) of the coefficients before any probe."""
     m, c = len(state["prior.mean"]), len(categories)
     overall, domain, _ = (float(s) ** 2 for s in state["newcomer.spread"])
-    level, best = state["newcomer.level"], state["newcomer.best"]
+    level = state["newcomer.level"]
+    lead = float((state["newcomer.best"] - level[:-1]).mean()) if c else 0.0  # of a specialist
     mean = np.zeros(2 + c + m)
     variance = np.concatenate([[overall, 0.3**2], np.full(c, domain), np.full(m, _LIKENESS / m)])
     if OVERALL in published:
@@ -156,7 +151,7 @@ def _prior(
         variance[0] = overall * (1 - trust)
     for i, name in enumerate(categories):
         if name in domains:
-            mean[2 + i] = _DECLARED * float(best[i] - level[i])
+            mean[2 + i] = _DECLARED * lead
         if name in published:
             trust = (overall + domain) / (overall + domain + _PUBLISHED_ERROR**2)
             mean[2 + i] = trust * (published[name] - float(level[i])) - mean[0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experts_registry.errors import BudgetError, OptionError, PromptError, nearest
 from experts_registry.types import FloatArray
 
-__all__ = ["ABSTAIN", "ROUNDING", "Ballot", "Policy", "Selection", "softmax"]
+__all__ = ["ABSTAIN", "NOBODY", "ROUNDING", "Ballot", "Policy", "Selection", "softmax"]
 
 ABSTAIN = "abstain"
 ROUNDING = 1e-9  # sums of shares and of costs are compared up to this
@@ -102,6 +102,9 @@ class Ballot:
         wanted = self.index(name)
         expert = wanted if wanted in self.order else self.order[0]
         return self.select([expert], nulls=nulls, fallback=self.experts[expert])
+
+
+NOBODY = Selection(chosen=(), weights=())
 
 
 class Policy(ABC):

@@ -56,7 +56,7 @@ def rehearse(
         return fresh.predict_embedded(z[asked], experts=data.experts, cost_weight=0).utility
 
     held = router.state_.get("held")  # some know it from fitting
-    if held is None:
+    if held is None or held.shape != data.quality.shape:
         held = _left_out(folds(data, FOLDS), learn, data.quality.shape)
     kind = _kinds(x, data)
     part = _dealt(kind)

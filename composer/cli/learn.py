@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 
 from composer.cli.output import Json, RegistryPath, Workers, pairs, print_json, say
 
-__all__ = ["collect", "demo", "evaluate", "train"]
+__all__ = ["adopt", "collect", "demo", "evaluate", "train"]
 
 Outcomes = Annotated[Path, typer.Option("--outcomes", "-o", help="Outcomes to learn from.")]
 Cost = Annotated[
@@ -188,7 +190,8 @@ def evaluate(
             folders, routing.encoder(), data, plan=plan if refits else None, baseline=baseline,
             findings=findings, advance=advance,
         )  # fmt: skip
-    written = [] if out is None else publish(report, out)
+    command = shlex.join(["expert-composer", *sys.argv[1:]])
+    written = [] if out is None else publish(report, out, command=command)
     if json:
         print_json(report.to_json())
         return
@@ -196,6 +199,48 @@ def evaluate(
         say(line)
     for path in written:
         say(f"wrote {path}")
+
+
+def adopt(
+    outcomes: Annotated[Path, typer.Argument(help="Outcomes of the new experts on a few queries.")],
+    router: Annotated[
+        Path | None, typer.Option(help="Folder of a trained router (routers/auto).")
+    ] = None,
+    registry: RegistryPath = Path("experts.yaml"),
+    json: Json = False,
+) -> None:
+    """Teach a trained router experts that came later, from a few probes.
+
+    Nothing is trained again and no other expert's scores change. What is
+    declared in the registry, domains and published scores, counts too; with
+    an error as wide as so few answers leave it.
+
+    For example, after adding 'newcomer' to experts.yaml:
+
+    expert-composer collect probes.jsonl --out probes.parquet --expert newcomer
+
+    expert-composer adopt probes.parquet
+    """
+    from composer.adopting import adopt_saved
+    from composer.routing import Routing
+    from experts_registry.registry import Registry
+    from routers.data import RoutingDataset
+
+    file = Registry.load(registry)
+    folder = router or registry.parent / "routers" / "auto"
+    data = RoutingDataset.load(outcomes)
+    found = adopt_saved(folder, Routing(file).encoder(), data, file)
+    if json:
+        print_json([vars(one) for one in found])
+        return
+    for one in found:
+        expected = (
+            "nothing but its prior"
+            if one.quality is None
+            else f"quality {one.quality:.2f} ± {one.error:.2f} expected on them"
+        )
+        say(f"{one.expert}: {one.probes} probes, {expected}")
+    say(f"saved {folder}; 'expert-composer train' learns all of them together once there are more")
 
 
 def demo(

@@ -126,7 +126,7 @@ def learn(demo: Demo) -> Report:
         trained = train(router, data, demo.router, test=HELD_OUT)
     finally:
         routing.close()
-    draw_report(trained.report, demo.folder / "quality-cost.png")
+    draw_report(trained.report, demo.folder)
     return trained.report
 
 

@@ -53,7 +53,7 @@ def test_a_router_that_reads_the_query_is_better_than_the_best_single(report):
     comparison = against(report, "best single")
     assert comparison.verdict == "better"
     assert 0 < comparison.interval.low < comparison.difference < comparison.interval.high
-    assert against(report, "oracle").verdict == "worse"
+    assert against(report, "oracle").difference < 0
     assert 0 < report.gap_closed < 1
 
 
