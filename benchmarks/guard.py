@@ -50,6 +50,7 @@ def main() -> None:
         data = RoutingDataset.load(args.folder / name)
         if name == "routing_mmlupro":
             data = data.only(SMALL_POOL)
+        data.alike  # noqa: B018  found once; every selection of rows shares it
         known = KnownEncoder.of(data, encoder)
         z = build_router("best", known, {}).embed(data.queries)
         runs: dict[str, list[Run]] = defaultdict(list)

@@ -285,7 +285,11 @@ def _search(
     leaving = held.known & (held.predicted >= least[held.chosen])
     if not leaving.any():
         return best[1:]
-    kinds = [np.flatnonzero(kind == k) for k in np.unique(kind)]
+    names, count = np.unique(kind, return_counts=True)
+    # A few queries cannot tell harm from luck: small categories are judged together.
+    small = np.isin(kind, names[count < _FEWEST])
+    kinds = [np.flatnonzero(kind == k) for k in names[count >= _FEWEST]]
+    kinds += [np.flatnonzero(small)] if small.any() else []
     for more, floor in product(
         np.quantile(held.predicted[leaving], _LEVELS), np.quantile(near, _FLOORS)
     ):

@@ -11,6 +11,8 @@ SAYS = {
     "02_learn": ["router - best single", "The answer is 42.", "category repeat"],
     "03_workers": [f"thinker: question {i}" for i in range(4)],
     "04_own_router": ["all checks passed"],
+    "05_guard": ["dearer experts: paired gain +0.", "with guard: quality 0.", "explained: "],
+    "06_evaluate": ["auto - best single: +0.", " better", "wrote report.html"],
 }
 
 
