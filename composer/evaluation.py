@@ -91,9 +91,12 @@ def evaluate(
     contenders += baselines(train, complete)
     if baseline is not None:
         contenders.append(pinned(complete, baseline))
+    once = {id(each): name for name, each in reversed(routers.items())}  # also behind its guard
     for name, each in routers.items():
+        if once[id(each)] != name:
+            continue
         if controls:
-            label = "shuffled control" if len(routers) == 1 else f"shuffled {name}"
+            label = "shuffled control" if len(once) == 1 else f"shuffled {name}"
             z_train = each.embed(train.queries)
             contenders.append(control(label, each, z_train, train, z[name], complete, seed=seed))
         advance(name)

@@ -143,7 +143,19 @@ def evaluate_saved(
     train, rest = _unseen(paths, list(routers.values()), data)
     leaked = {leak.test for leak in find_leaks(train.queries, rest.queries)}
     test = rest.select([i for i in range(len(rest)) if i not in leaked])
-    report = evaluate(routers, train, test, baseline=baseline, advance=advance)
+    guarded = {
+        f"{name} with guard": router
+        for name, router in routers.items()
+        if baseline in router.experts_ and "rehearsal.held" in router.state_
+    }
+    report = evaluate(
+        routers | guarded,
+        train,
+        test,
+        baseline=baseline,
+        transforms={name: [guard(router, str(baseline))] for name, router in guarded.items()},
+        advance=advance,
+    )
     found = study(routers, data, plan, advance=advance) if plan else None
     return replace(report, findings=tuple(findings), study=found)
 

@@ -91,6 +91,8 @@ def calibrate(
         *(np.concatenate([getattr(p, n) for p in parts]) for n in Signals.__match_args__)
     )
     inside = np.concatenate([r.label for r in done]) >= 0
+    if not inside.any():  # every held-out query was the only one of its category
+        return Calibration(temperature, _NEVER, 0.0, np.nan)
     true = np.concatenate([r.true for r in done])
     own, general = (
         np.concatenate(q) for q in zip(*(_reached(r, temperature) for r in done), strict=True)

@@ -6,8 +6,9 @@ the fitted experts, pbar (n,) their mean and D (n, c) the shares of the categori
     q_new(x) = pbar(x) + b + a (pbar(x) - mean) + D(x) d + (p(x) - pbar(x)) w
 
 Before any outcome all coefficients are 0 on average: the newcomer is as good as the others are on
-the query. How far they may lie from 0 is read off the fitted experts (empirical Bayes). A category
-it is meant for, or a published score, moves the prior; each probe then moves the posterior:
+the query, or as others of its price are. How far they may lie from 0 is read off the fitted
+experts (empirical Bayes). A category it is meant for, or a published score, moves the prior; each
+probe then moves the posterior:
 
     w | probes ~ N(w0 + S G'r / s2, S),  S = (V^-1 + G'G / s2)^-1,  r = q - pbar - G w0
 
@@ -34,7 +35,8 @@ _LEAST_SPREAD = 0.05  # standard deviation of a newcomer's mean quality, at the 
 _LIKENESS = 0.1  # variance of its likeness to any one expert, times how many there are
 _DOMAIN_SPREAD = 0.03  # of its strength on a category beyond that, at the least
 _PUBLISHED_ERROR = 0.1  # a published score was measured on other prompts, with another template
-CAUTION = 0.25  # standard errors by which a newcomer must be better: few probes flatter by luck
+CAUTION = 0.5  # standard errors by which a newcomer must be better: few probes flatter by luck
+_FEWEST_PRICED = 5  # experts from which price is believed to tell anything
 _DECLARED = 0.5  # share of the gap from mean to best that a declared category promises
 
 
@@ -97,17 +99,17 @@ def fit_newcomers(
     design = _design(p, z, state) if len(data) else np.zeros((0, 2 + len(categories) + m))
     mean, variance, cost = [], [], []
     for i, name in enumerate(data.experts):
-        prior, spread = _prior(
-            state, categories, domains.get(name, ()), _checked(name, published.get(name, {}))
-        )
+        paid = data.cost[~np.isnan(data.cost[:, i]), i] if data.cost_unit == cost_unit else ()
+        cost.append(float(np.mean(paid)) if len(paid) else np.nan)
+        level = _by_price(cost[-1], state)
+        said = _checked(name, published.get(name, {}))
+        prior, spread = _prior(level, state, categories, domains.get(name, ()), said)
         rows = ~np.isnan(data.quality[:, i])
         g = design[rows]
         precision = np.diag(1 / spread) + g.T @ g / noise
         left = data.quality[rows, i] - p[rows].mean(axis=1) - g @ prior if rows.any() else 0
         variance.append(np.linalg.inv(precision))
         mean.append(prior + variance[-1] @ (g.T @ left) / noise if rows.any() else prior)
-        paid = data.cost[~np.isnan(data.cost[:, i]), i] if data.cost_unit == cost_unit else ()
-        cost.append(np.mean(paid) if len(paid) else np.nan)
     found = {"mean": mean, "variance": variance, "cost": cost}
     new = {f"newcomer.{k}": np.array(v, dtype=np.float32) for k, v in found.items()}
     return {k: np.array([*(state[k][i] for i in stay), *v]) for k, v in new.items()}
@@ -132,7 +134,29 @@ def _design(p: FloatArray, z: FloatArray, state: Mapping[str, FloatArray]) -> Fl
     return np.hstack([np.ones_like(level), slope, share, p - level])
 
 
+def _by_price(cost: float, state: Mapping[str, FloatArray]) -> tuple[float, float]:
+    """Return mean and variance of a newcomer's quality less that of the others, by its cost.
+
+    Regression of the fitted experts' mean quality on their log cost, where that explains any.
+    """
+    spread = float(state["newcomer.spread"][0]) ** 2
+    known = state["prior.cost"] > 0
+    n = int(known.sum())
+    if not cost > 0 or n < _FEWEST_PRICED:
+        return 0.0, spread
+    price, quality = np.log(state["prior.cost"][known]), state["prior.mean"][known]
+    apart = price - price.mean()
+    slope = float(apart @ quality / max(apart @ apart, 1e-12))
+    left = quality - quality.mean() - slope * apart
+    unexplained = max(float(left @ left) / (n - 2), _LEAST_SPREAD**2)
+    if slope <= 0 or unexplained >= spread:
+        return 0.0, spread
+    place = float(np.clip(np.log(cost), price.min(), price.max()))
+    return slope * (place - float(price.mean())), unexplained
+
+
 def _prior(
+    overall: tuple[float, float],
     state: Mapping[str, FloatArray],
     categories: Sequence[str],
     domains: Sequence[str],
@@ -140,20 +164,22 @@ def _prior(
 ) -> tuple[FloatArray, FloatArray]:
     """Return mean and variance (g,) of the coefficients before any probe."""
     m, c = len(state["prior.mean"]), len(categories)
-    overall, domain, _ = (float(s) ** 2 for s in state["newcomer.spread"])
+    ahead, doubt = overall
+    domain = float(state["newcomer.spread"][1]) ** 2
     level = state["newcomer.level"]
     lead = float((state["newcomer.best"] - level[:-1]).mean()) if c else 0.0  # of a specialist
     mean = np.zeros(2 + c + m)
-    variance = np.concatenate([[overall, 0.3**2], np.full(c, domain), np.full(m, _LIKENESS / m)])
+    mean[0] = ahead
+    variance = np.concatenate([[doubt, 0.3**2], np.full(c, domain), np.full(m, _LIKENESS / m)])
     if OVERALL in published:
-        trust = overall / (overall + _PUBLISHED_ERROR**2)
-        mean[0] = trust * (published[OVERALL] - float(level[-1]))
-        variance[0] = overall * (1 - trust)
+        trust = doubt / (doubt + _PUBLISHED_ERROR**2)
+        mean[0] += trust * (published[OVERALL] - float(level[-1]) - ahead)
+        variance[0] = doubt * (1 - trust)
     for i, name in enumerate(categories):
         if name in domains:
             mean[2 + i] = _DECLARED * lead
         if name in published:
-            trust = (overall + domain) / (overall + domain + _PUBLISHED_ERROR**2)
+            trust = (doubt + domain) / (doubt + domain + _PUBLISHED_ERROR**2)
             mean[2 + i] = trust * (published[name] - float(level[i])) - mean[0]
             variance[2 + i] = _PUBLISHED_ERROR**2
     return mean, variance

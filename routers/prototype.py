@@ -72,8 +72,8 @@ class PrototypeRouter(Router):
         z = _unit(x - centre)
         slope = error = misfit = np.zeros_like(parts.mean)
         steps, ease = STEPS[0], np.zeros_like(centre)
-        if len(x) >= _FEWEST:
-            fold = folds(data, _FOLDS)
+        fold = folds(data, _FOLDS)
+        if len(x) >= _FEWEST and fold.any():  # where all queries are alike, there is one fold
             cosines = self._held_out(z, parts.residual, fold)  # (steps, n, m)
             lines = [_line(cosine, parts.residual, seen) for cosine in cosines]
             best = int(np.argmin([line.loss for line in lines]))

@@ -125,7 +125,9 @@ def _costs(report: "Report") -> Iterator[str]:
         )
         comparison = against.get(policy.name)
         if comparison is not None and comparison.aiq is not None:
-            line += f"  {_difference(comparison.aiq)}"
+            is_few = report.queries < FEWEST
+            told = f"{comparison.aiq.value:+.4f}" if is_few else _difference(comparison.aiq)
+            line += f"  {told}"
         yield line
 
 
@@ -148,10 +150,10 @@ def _router(report: "Report", router: "RouterResult") -> Iterator[str]:
         )
     if (pinned := router.pinned) is not None:
         low, high = pinned.interval.low, pinned.interval.high
-        yield (
-            f"{told}against the pinned {pinned.baseline}: {pinned.difference:+.3f} "
-            f"[{low:+.3f}, {high:+.3f}] {pinned.verdict}{_below(policy)}"
-        )
+        line = f"{told}against the pinned {pinned.baseline}: {pinned.difference:+.3f}"
+        if report.queries >= FEWEST:
+            line += f" [{low:+.3f}, {high:+.3f}] {pinned.verdict}{_below(policy)}"
+        yield line
     if (timing := router.timing) is not None:
         yield (
             f"{told}one decision takes {timing.p50_ms:.1f} ms, encoder included "
