@@ -107,7 +107,8 @@ def retrain(
     usable = _usable(held, feedback)
     fresh = type(old)(**{f.name: getattr(old, f.name) for f in fields(old) if f.init})
     with alone(path), workshop(path) as draft:
-        new = train(fresh, _joined(merged(fitted, usable), held), draft).router
+        table, keep = _joined(merged(fitted, usable), held), "rehearsal.x" in old.state_
+        new = train(fresh, table, draft, keep_queries=keep).router
         judgement = _judged(old, new, held)
         is_replaced = force or judgement.is_acceptable
         return Retrained(

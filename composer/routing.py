@@ -219,7 +219,7 @@ def _excluded(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str
     if usd is not None:
         cost = expected_cost(spec, prompt)
         if cost > usd:
-            return f"expected to cost ${cost:.4f}, above the limit of ${usd:.4f}"
+            return f"expected to cost ${cost:.3g}, above the limit of ${usd:.3g}"
     return None
 
 

@@ -137,7 +137,7 @@ def over_refits(values: Sequence[float], test_share: float = 0.0) -> Estimate:
         return Estimate(mean, Interval(-1.0, 1.0))
     factor = 1 / len(values) + test_share / (1 - test_share)
     half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * factor**0.5)
-    return Estimate(mean, Interval(mean - half, mean + half))
+    return Estimate(mean, Interval(max(mean - half, -1.0), min(mean + half, 1.0)))
 
 
 def verdict(found: Interval, queries: int, deciding: int | None = None) -> Verdict:

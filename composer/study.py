@@ -52,7 +52,7 @@ class Plan:
         probes: outcomes by which a hidden expert becomes known.
         baseline: the pinned expert, against which violations are counted.
         guard: makes what changes the scores of a router, from it, its embedded training queries
-            and their outcomes.
+            and their outcomes; the router is judged without it, and as ``<name> with guard``.
         seed: of the first split; the next ones follow.
     """
 
@@ -205,9 +205,10 @@ class _Run:
         routed = []
         for name in self._routers:
             router, z = self._fit(name, train, known), self._z[name]
-            guard = self._plan.guard
-            changes = guard(router, z[train], known) if guard else ()
-            routed.append(follow(name, router, z[kept], test, transforms=changes))
+            routed.append(follow(name, router, z[kept], test))
+            if (guard := self._plan.guard) and (changes := guard(router, z[train], known)):
+                guarded = f"{name} with guard"
+                routed.append(follow(guarded, router, z[kept], test, transforms=changes))
         others = [*baselines(known, test), *bounds(test)]
         if self._plan.baseline in test.experts:
             others.append(pinned(test, str(self._plan.baseline)))

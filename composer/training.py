@@ -11,9 +11,9 @@ import numpy as np
 from composer.audit import Finding, audit, audit_tokens
 from composer.evaluation import Advance, evaluate
 from composer.report import Report
-from composer.study import Plan, study
+from composer.study import Guarding, Plan, study
 from experts_registry.errors import ArtefactError, DataError, unknown_name
-from experts_registry.types import Embedder
+from experts_registry.types import Embedder, FloatArray
 from routers.base import Router, load_router
 from routers.data import RoutingDataset
 from routers.encoding import CachedEncoder
@@ -94,6 +94,17 @@ def guard(router: Router, baseline: str) -> Guard:
     return Guard.fit(router.state_, router.experts_, baseline, cost_weight=weight)
 
 
+def _guarding(baseline: str) -> Guarding:
+    """Return what lets a fitted router rehearse, and makes its guard."""
+
+    def make(router: Router, z: FloatArray, data: RoutingDataset) -> Sequence[Guard]:
+        if baseline not in router.experts_:
+            return ()
+        return [guard(router.rehearse(data, z=z), baseline)]
+
+    return make
+
+
 def audit_outcomes(path: Path, data: RoutingDataset) -> tuple[Finding, ...]:
     """Return what is wrong with outcomes, and with the token counts of the file they came from."""
     return (*audit(data), *audit_tokens(path))
@@ -156,6 +167,8 @@ def evaluate_saved(
         transforms={name: [guard(router, str(baseline))] for name, router in guarded.items()},
         advance=advance,
     )
+    if plan and baseline is not None:
+        plan = replace(plan, guard=_guarding(baseline))
     found = study(routers, data, plan, advance=advance) if plan else None
     return replace(report, findings=tuple(findings), study=found)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "Composition",
@@ -169,7 +169,10 @@ class Select(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    policy: str = Field("top-1", description="Selection policy.")
+    # YAML reads an unquoted null as nothing; here it can only mean the policy of that name.
+    policy: Annotated[str, BeforeValidator(lambda name: "null" if name is None else name)] = Field(
+        "top-1", description="Selection policy."
+    )
     cost_weight: float | None = Field(
         None,
         ge=0,

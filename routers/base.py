@@ -321,6 +321,8 @@ class Router(ABC):
             best = everyone.experts[int(np.argmax(everyone.utility[0]))]
             if best not in prediction.experts:
                 notes.append(f"{best}, which would come first, is not among the candidates")
+        if weight:
+            notes.insert(0, f"cost weighed by {weight:g}")
         found = NOBODY
         chosen = first(candidates, k)  # also where a policy follows: somebody must be there to ask
         if policy is not None:

@@ -50,7 +50,8 @@ def add(
     expert-composer ask "What is 17 * 23?" --json | expert-composer feedback add 1 --answer -
     """
     from composer.feedback import Feedback
-    from experts_registry.errors import DataError
+    from experts_registry.errors import DataError, unknown_name
+    from experts_registry.registry import Registry
 
     store = _store(registry)
     if id_ is not None:
@@ -61,6 +62,8 @@ def add(
         given = _of_answer(answer, quality, grader)
     else:
         given = Feedback.about(query or "", expert or "", quality, grader=grader)
+        if given.expert not in (known := Registry.load(registry).llms):
+            raise unknown_name("expert", given.expert, known)
     store.add(given)
     if json:
         print_json(asdict(given))

@@ -224,6 +224,27 @@ def test_evaluate_prints_the_baselines_with_intervals(starter):
     assert "best single" in ok("evaluate", cwd=starter)
 
 
+def test_a_pinned_expert_is_held_against_the_router_and_its_guard(starter):
+    report = json.loads(
+        ok("evaluate", "--baseline", "parrot", "--refits", "0", "--json", cwd=starter)
+    )
+    names = [policy["name"] for policy in report["policies"]]
+    assert names[:2] == ["router", "router with guard"]
+    assert "pinned parrot" in names
+    # 24 questions hold no evidence, so that the guarded router is the pinned expert.
+    guarded = report["routers"][1]["pinned"]
+    assert guarded["mcnemar"] == {"wins": 0, "losses": 0, "p": 1.0}
+    assert [name for name in names if "shuffled" in name] == ["shuffled control"]
+
+
+def test_a_limit_of_fractions_of_a_cent_is_told_in_full(tmp_path):
+    ok("init", cwd=tmp_path)
+    file = tmp_path / "experts.yaml"
+    file.write_text(file.read_text() + "    limits: {usd_per_request: 0.0000012}\n")
+    done = run("route", "What is 40 plus 2?", cwd=tmp_path)
+    assert "oracle: expected to cost $5.21e-05, above the limit of $1.2e-06" in done.stderr
+
+
 def test_experts_are_edited_without_losing_comments(tmp_path):
     ok("init", cwd=tmp_path)
     ok("experts", "add", "third", "--backend", "echo", "--model", "echo", cwd=tmp_path)

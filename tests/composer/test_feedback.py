@@ -236,6 +236,7 @@ def test_a_query_and_its_expert_can_be_graded_and_exported(folder):
     [
         (("add", "1"), "needs a query and the expert"),
         (("add", "2", "--query", "x", "--expert", "y"), "not in [0, 1]"),
+        (("add", "1", "--query", "x", "--expert", "chap"), "did you mean 'cheap'?"),
         (("add", "1", "--id", "nobody"), "'nobody' has none yet"),
         (("add", "1", "--answer", "experts.yaml"), "is not what 'expert-composer ask --json'"),
         (("export",), "holds none"),

@@ -164,6 +164,8 @@ def test_random_splits_prove_less_than_independent_ones():
     width = [found.interval.high - found.interval.low for found in (narrow, wide)]
     assert width[1] / width[0] == pytest.approx(np.sqrt((1 / 5 + 0.25) / (1 / 5)))
     assert over_refits([0.5]).interval.low == -1
+    torn = over_refits([0.0, 1.0]).interval
+    assert (torn.low, torn.high) == (-1, 1)  # no difference of means in [0, 1] lies further out
 
 
 def test_the_wilson_interval_agrees_with_scipy():

@@ -60,6 +60,14 @@ def trained(path, data, encoder):
     return train(router, data, path / "category").path
 
 
+def test_a_router_that_kept_its_queries_keeps_them(tmp_path, good, encoder):
+    router = CategoryRouter(encoder=encoder, max_fallback=0.0)
+    path = train(router, good, tmp_path / "category", keep_queries=True).path
+    retrain(path, encoder, good, said(LATER), force=True)
+    state = load_router(path, encoder=encoder).state_
+    assert len(state["rehearsal.x"]) == len(TRAIN) + len(LATER)
+
+
 def test_a_router_that_learned_nothing_is_replaced_by_one_that_learned_from_feedback(
     tmp_path, confused, encoder
 ):

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from experts_registry.registry import Registry, registry_schema
-from experts_registry.schema import Composition, ExpertSpec, Price
+from experts_registry.schema import Composition, ExpertSpec, Price, Select
 
 ROOT = Path(__file__).parents[2]
 SPEC = {"name": "a", "kind": "llm", "backend": "echo", "model": "x"}
@@ -61,3 +61,7 @@ def test_the_example_of_the_page_loads():
     page = (ROOT / "docs" / "registry.md").read_text()
     example = re.search(r"```yaml\n(version.*?)```", page, re.DOTALL)[1]
     assert list(Registry.parse(example, path="experts.yaml").compositions) == ["auto"]
+
+
+def test_an_unquoted_null_names_the_policy():
+    assert Select.model_validate({"policy": None}).policy == "null"

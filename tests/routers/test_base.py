@@ -40,6 +40,7 @@ def test_quality_decides_and_cost_is_weighed_in_shares_of_the_dearest():
     assert fitted().route("q", k=3).experts == ("a", "b", "c")
     assert fitted().route("q", cost_weight=0.3).primary == "b"  # 0.9 - 0.3 against 0.8 - 0.15
     assert fitted(cost_weight=0.3).route("q").primary == "b"
+    assert fitted(cost_weight=0.3).route("q").reason.endswith("; cost weighed by 0.3")
 
 
 def test_an_unknown_cost_counts_as_the_dearest():

@@ -79,3 +79,14 @@ def test_a_given_temperature_without_fallback_needs_no_rehearsal():
     assert trust.temperature == 2.5
     found = signals(50, sure=False)
     assert not doubts(found, trust.thresholds).any()
+
+
+def test_categories_of_one_query_each_teach_nothing_and_break_nothing():
+    data = RoutingDataset(
+        queries=tuple(f"question {word}" for word in "abcdefghijkl"),
+        experts=("small", "big"),
+        quality=np.tile([[0.0, 1.0], [1.0, 0.0]], (6, 1)),
+        category=tuple("abcdefghijkl"),
+    )
+    router = CategoryRouter(encoder=HashingEncoder()).fit(data)
+    assert not router.categorise(router.embed(data.queries)).fallback.any()

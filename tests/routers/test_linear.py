@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -7,7 +9,7 @@ from routers.bounding import bounded
 from routers.data import RoutingDataset
 from routers.features import FEATURES
 from routers.linear import PENALTIES, LinearRouter, centred
-from routers.testing import HashingEncoder
+from routers.testing import HashingEncoder, synthetic_outcomes
 
 ENCODER = HashingEncoder(16)
 F = len(FEATURES)
@@ -36,7 +38,8 @@ TRUTH = 0.5 + 0.3 * X @ RNG.normal(size=(16, 3))
 Y = (RNG.random(TRUTH.shape) < TRUTH).astype(float)
 
 
-def test_it_predicts_scikit_learns_ridge():
+def test_it_predicts_scikit_learns_ridge(monkeypatch):
+    monkeypatch.setattr("routers.linear._PSEUDO_ANSWERS", 0.0)  # which scikit-learn does not do
     router = LinearRouter(encoder=ENCODER, penalty=3.0, features=False)
     router.fit_embedded(with_features(X), table(Y))
     expected = Ridge(alpha=3.0).fit(X, Y).predict(X)
@@ -128,3 +131,13 @@ def test_centring_takes_the_known_mean_of_each_row_away():
 def test_wrong_settings_are_named(options, message):
     with pytest.raises(OptionError, match=message):
         LinearRouter(encoder=ENCODER, **options)
+
+
+def test_one_lucky_answer_does_not_make_a_favourite():
+    data = synthetic_outcomes(n=200)
+    quality = np.array(data.quality)
+    quality[1:, 2] = np.nan
+    quality[0, 2] = 1.0
+    found = LinearRouter(encoder=HashingEncoder()).fit(replace(data, quality=quality))
+    utility = found.predict(data.queries).utility
+    assert (utility.argmax(axis=1) == 2).mean() < 0.6  # as an average expert, not everywhere

@@ -134,3 +134,10 @@ def test_it_keeps_the_contract_with_several_prototypes(tmp_path):
 def test_senseless_hyperparameters_are_refused(option):
     with pytest.raises(OptionError, match=next(iter(option))):
         PrototypeRouter(encoder=ENCODER, **option)
+
+
+def test_where_all_queries_are_alike_every_expert_keeps_its_mean():
+    data = synthetic_outcomes(n=40)
+    same = replace(data, queries=("What is it?",) * 40)
+    router = PrototypeRouter(encoder=HashingEncoder()).fit(same)
+    np.testing.assert_allclose(router.score(["And this?"])[0], data.quality.mean(axis=0), atol=0.01)
