@@ -34,10 +34,10 @@ BoolArray = NDArray[np.bool_]
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 0.9)  # quantiles of the predicted gain, candidates for g
 _FLOORS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # quantiles of familiar closeness
 _FEWEST = 20  # queries that leave the baseline, below which nothing is evidence
-# Standard errors below zero, per share of doubt, from which a left-out category counts as harmed:
-# 0.75 at 95 %. Where each category in turn stood for the next unknown one, this kept the share of
-# categories that are significantly worse than the baseline below that doubt (benchmarks/guard.py).
-_HARM = 15.0
+# A left-out category counts as harmed below so many standard errors: 0 at 95 %, fewer the surer one
+# wants to be. Where each category in turn stood for the next unknown one, that kept the share of
+# categories significantly worse than the baseline at about the doubt (benchmarks/guard.py).
+_HARM, _SURE = 15.0, 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class Guard:
         dear = held.test(is_dearer[held.chosen], alpha, premium)
         near, far = state["rehearsal.near"], state["rehearsal.far"]
         least = np.where(is_dearer, dear.least, cheap.least)  # (m,)
-        harm = -_HARM * (1 - confidence)
+        harm = _HARM * (confidence - _SURE)
         more, floor = _search(held, away, least, near, far, state["rehearsal.kind"], harm)
         cheap, dear = (replace(e, least=max(e.least, more)) for e in (cheap, dear))
         return cls(
