@@ -98,17 +98,25 @@ def retrain(
 
     Raises:
         ArtefactError: there is no such router, or it was not trained on part of these outcomes.
-        DataError: there is no feedback, no complete held-out query, or another retrain runs.
+        DataError: there is no feedback, no complete held-out query, or another retrain runs; or
+            an adopted expert would be forgotten.
     """
     old = load_router(path, encoder=encoder)
     if not feedback:
         raise DataError("feedback: there is none to learn from; give some first")
     fitted, held = _parts(path, old, outcomes)
     usable = _usable(held, feedback)
+    table = merged(fitted, usable)
+    if (lost := [n for n in old.newcomers_ if n not in table.experts]) and not force:
+        raise DataError(
+            f"{path}: adopted {', '.join(lost)}, which neither the outcomes nor the feedback hold, "
+            "so that a new router would not know it; add its probes to the outcomes, or use "
+            "--force and adopt it again"
+        )
     fresh = type(old)(**{f.name: getattr(old, f.name) for f in fields(old) if f.init})
     with alone(path), workshop(path) as draft:
-        table, keep = _joined(merged(fitted, usable), held), "rehearsal.x" in old.state_
-        new = train(fresh, table, draft, keep_queries=keep).router
+        keep = "rehearsal.x" in old.state_
+        new = train(fresh, _joined(table, held), draft, keep_queries=keep).router
         judgement = _judged(old, new, held)
         is_replaced = force or judgement.is_acceptable
         return Retrained(

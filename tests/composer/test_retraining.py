@@ -119,6 +119,15 @@ def test_held_out_queries_stay_held_out(tmp_path, confused, encoder):
     assert again.judgement.old == pytest.approx(done.judgement.new)
 
 
+def test_an_adopted_expert_is_not_forgotten_silently(tmp_path, confused, encoder):
+    path = trained(tmp_path, confused, encoder)
+    probes = replace(confused.select(range(20)).only(["expert-0"]), experts=("newcomer",))
+    load_router(path, encoder=encoder).adopt(probes).save(path)
+    with pytest.raises(DataError, match="adopted newcomer, which neither"):
+        retrain(path, encoder, confused, said(LATER))
+    assert load_router(path, encoder=encoder).newcomers_ == ("newcomer",)
+
+
 def test_on_few_held_out_queries_a_lower_mean_is_enough_to_keep_the_old(tmp_path, good, encoder):
     few = good.select([*range(100), *range(100, 112)])
     path = trained(tmp_path, few, encoder)
