@@ -2,11 +2,12 @@
 
     python benchmarks/ceiling.py [FOLDER] [--tables routing_mmlupro routing_zeroeval]
 
-Three figures per table, on its own held-out queries. The learning curve: AIQ of `auto` after a
+Four figures per table, on its own held-out queries. The learning curve: AIQ of `auto` after a
 quarter, half and all of the training queries; where it is flat, more of them would not help. The
 share of what separates experts on a query (double-centred variance of the outcomes) that the
-predictions explain. And the Bayes estimate: if the predictions, which are shrunken means over
-similar queries, were the truth, what would following them gain over the table?
+predictions explain. For how many queries the category is recognised. And the Bayes estimate: if the
+predictions, which are shrunken means over similar queries, were the truth, what would following
+them gain over the table?
 """
 
 import argparse
@@ -51,6 +52,9 @@ def main() -> None:
             area = aiq(follow("auto", router, z, parts.test), parts.test)
             explained = _explained(parts.test.quality, found.quality)
             print(f"  {len(seen):5} training queries: AIQ {area:.4f}, explains {explained:.2%}")
+        likeliest = [router.explain(q).details.get("category") for q in parts.test.queries]
+        hits = np.mean([a == b for a, b in zip(likeliest, parts.test.category, strict=True)])
+        print(f"  the category, which the table is told, is recognised for {hits:.0%}")
         believed = replace(parts.test, quality=np.clip(found.quality, 0, 1))
         ours = follow("auto", router, z, believed)
         theirs = next(b for b in baselines(parts.train, believed) if b.name == "category table")

@@ -1,10 +1,7 @@
-"""Keep experts in use: one count of who was asked, for training losses and for serving.
+"""Keep experts in use: one count of who was asked, and scores that lean towards the others.
 
-Qiu et al., "Demons in the Detail", https://arxiv.org/abs/2501.11873: balance over the corpus, not
-over each small batch, which punishes experts for specialising. With f_e the share of selections of
-expert e over everything that was counted, and P_e the mean probability of it in a batch:
-
-    L = m sum_e f_e P_e, 1 at balance
+Qiu et al., "Demons in the Detail", https://arxiv.org/abs/2501.11873: balance over all traffic, not
+over each small batch, which would punish experts for specialising.
 """
 
 import threading
@@ -18,21 +15,13 @@ from experts_registry.errors import OptionError
 from experts_registry.types import FloatArray
 from routers.transforms import Context
 
-__all__ = [
-    "Balance",
-    "Usage",
-    "balance_gradient",
-    "balance_loss",
-    "cv_feedback",
-    "entropy",
-    "entropy_gradient",
-]
+__all__ = ["Balance", "Usage"]
 
 
 class Usage:
     """Count who was asked, by name; several threads may.
 
-    Training counts exactly and resets after each optimiser step. Serving gives a half-life, after
+    Without a half-life it counts exactly until it is reset. Serving gives one, after
     which a decision counts half.
 
     Args:
@@ -113,72 +102,4 @@ class Balance:
         )
 
 
-def balance_loss(probability: FloatArray, share: FloatArray, *, nulls: int = 0) -> float:
-    """Return m sum_e f_e P_e of one batch: 1 at balance, m where one expert has everything.
-
-    The share f is not differentiated. Of several micro-batches or workers, add the counts to one
-    `Usage` first; the mean of their losses is then that of the batch they make together.
-
-    Args:
-        probability: (n, m) softmax of the scores, one row per query.
-        share: (m,) of the selections, in sum 1.
-        nulls: how many of the last columns are nulls; these share what they have alike, so that
-            only their sum is held at balance (Zeng et al., "AdaMoE").
-    """
-    f = _level_nulls(share, nulls)
-    return float(len(f) * (f * probability.mean(axis=0)).sum())
-
-
-def balance_gradient(probability: FloatArray, share: FloatArray, *, nulls: int = 0) -> FloatArray:
-    """Return the gradient of `balance_loss` by the scores (n, m), before the softmax.
-
-    It is zero at balance, f_e = 1/m, whatever the probabilities.
-    """
-    f = _level_nulls(share, nulls)
-    expected = (probability * f).sum(axis=1, keepdims=True)
-    gradient: FloatArray = len(f) * probability * (f - expected) / len(probability)
-    return gradient
-
-
-def entropy(probability: FloatArray) -> float:
-    """Return the mean over queries of -sum_e p_e log p_e.
-
-    LoRA-Mixer, https://arxiv.org/abs/2507.00029, adds it to the balance loss; its sign there
-    flattens each query's choice. Added with a positive weight, it sharpens it.
-    """
-    return float(_entropies(probability).mean())
-
-
-def entropy_gradient(probability: FloatArray) -> FloatArray:
-    """Return the gradient of `entropy` by the scores (n, m); zero where a choice is certain."""
-    surprise = -np.log(np.maximum(probability, _TINY))
-    mean = _entropies(probability)[:, None]
-    gradient: FloatArray = probability * (surprise - mean) / len(probability)
-    return gradient
-
-
-def cv_feedback(weights: FloatArray) -> float:
-    """Return the squared coefficient of variation of the experts' summed weights (n, m).
-
-    Kong et al., "Enabling Flexible Multi-LLM Integration", https://arxiv.org/abs/2505.23844; zero
-    where all are used alike, and for a single expert.
-    """
-    importance = weights.sum(axis=0)
-    mean = float(importance.mean())
-    return float(importance.var()) / mean**2 if mean else 0.0
-
-
 _TINY = 1e-300  # its logarithm is finite
-
-
-def _entropies(probability: FloatArray) -> FloatArray:
-    terms = probability * np.log(np.maximum(probability, _TINY))
-    entropies: FloatArray = -terms.sum(axis=1)
-    return entropies
-
-
-def _level_nulls(share: FloatArray, nulls: int) -> FloatArray:
-    if not nulls:
-        return share
-    level = share[-nulls:].mean()
-    return np.append(share[:-nulls], np.full(nulls, level))

@@ -15,7 +15,7 @@ from experts_registry.types import FloatArray
 from routers.clustering import kmeans
 from routers.data import RoutingDataset
 from routers.features import FEATURES
-from routers.novelty import held_out_closeness
+from routers.novelty import closeness, held_out_closeness
 from routers.splits import folds
 
 if TYPE_CHECKING:
@@ -111,7 +111,6 @@ def _closeness_without(x: FloatArray, nearest: IntArray, k: int, part: IntArray)
         rest = part != p
         centre = np.zeros((k, x.shape[1]))
         np.add.at(centre, nearest[rest], x[rest])
-        length = np.linalg.norm(centre, axis=1, keepdims=True)
-        if (kept := length[:, 0] > 0).any():
-            close[~rest] = (x[~rest] @ (centre[kept] / length[kept]).T).max(axis=1)
+        if (kept := centre.any(axis=1)).any():
+            close[~rest] = closeness(x[~rest], centre[kept])
     return close
