@@ -1,6 +1,6 @@
 """Teach a saved router experts that came after its training, from a few probes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,24 @@ class Adopted:
 
 
 def adopt_saved(
-    path: Path, encoder: Embedder, data: RoutingDataset, registry: Registry
+    path: Path,
+    encoder: Embedder,
+    data: RoutingDataset,
+    registry: Registry,
+    *,
+    known: RoutingDataset | None = None,
 ) -> list[Adopted]:
     """Add the experts of these outcomes that the router was not fitted on, and save it again.
 
     Declared domains and published scores come from the registry.
+
+    Args:
+        path: folder of the router.
+        encoder: that it was fitted with.
+        data: outcomes of the newcomers.
+        registry: that names them.
+        known: outcomes of the other experts; where they hold the same queries, they tell how hard
+            these were, which makes twenty probes worth about thirty.
 
     Raises:
         ArtefactError: the folder holds no router, or one that adopted an expert which these
@@ -57,7 +70,7 @@ def adopt_saved(
         )
     specs = {name: registry.llms[name] for name in new if name in registry.llms}
     adopted = router.adopt(
-        data.only(new),
+        data if known is None else _beside(data, known),
         domains={name: spec.domains for name, spec in specs.items()},
         published={name: spec.published for name, spec in specs.items()},
     )
@@ -66,13 +79,27 @@ def adopt_saved(
     results = []
     for i, name in enumerate(new):
         rows = np.flatnonzero(~np.isnan(data.quality[:, data.experts.index(name)]))
-        known = len(rows) > 0
+        is_known = len(rows) > 0
         results.append(
             Adopted(
                 expert=name,
                 probes=len(rows),
-                quality=float(found.quality[rows, i].mean()) if known else None,
-                error=float(found.error[rows, i].mean()) if known else None,
+                quality=float(found.quality[rows, i].mean()) if is_known else None,
+                error=float(found.error[rows, i].mean()) if is_known else None,
             )
         )
     return results
+
+
+def _beside(probes: RoutingDataset, known: RoutingDataset) -> RoutingDataset:
+    """Return the probes with what the other experts answered to the same queries."""
+    others = [name for name in known.experts if name not in probes.experts]
+    row = {query: i for i, query in enumerate(known.queries)}
+    found = [row.get(query, -1) for query in probes.queries]
+    answers = np.vstack([known.columns(others), np.full(len(others), np.nan)])[found]
+    return replace(
+        probes,
+        experts=(*probes.experts, *others),
+        quality=np.hstack([probes.quality, answers]),
+        cost=np.hstack([probes.cost, np.full(answers.shape, np.nan)]),
+    )

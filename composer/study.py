@@ -182,9 +182,8 @@ class _Run:
             rng.choice(tried, size=min(self._plan.probes, len(tried)), replace=False)
             for _ in range(_DRAWS)
         ]
-        newcomers = known.only([expert])
-        prior = _reached(fitted.adopt(newcomers.select([])), z, test, column)
-        probed = [_reached(fitted.adopt(newcomers.select(r)), z, test, column) for r in drawn]
+        prior = _reached(fitted.adopt(known.select([])), z, test, column)
+        probed = [_reached(fitted.adopt(known.select(r)), z, test, column) for r in drawn]
         mean = np.mean(probed, axis=0)
         everything = _reached(full, z, test, column)
         return ColdStart(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "load_router", "read_artefact", "save_router", "write_artefact"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 def write_artefact(

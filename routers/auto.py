@@ -25,7 +25,7 @@ from routers.bounding import bounded
 from routers.building import build_router
 from routers.category import CategoryRouter
 from routers.data import RoutingDataset
-from routers.features import FEATURES
+from routers.features import without_features
 from routers.linear import centred
 from routers.ridge import fit_leverage, leverage
 from routers.splits import folds
@@ -70,7 +70,7 @@ class AutoRouter(Router):
         default=None, init=False, repr=False, compare=False
     )
     # What the members said of the queries that were asked about last.
-    _said: tuple[FloatArray, State, FloatArray, dict[str, FloatArray]] | None = field(
+    _said: tuple[FloatArray, State, dict[str, FloatArray]] | None = field(
         default=None, init=False, repr=False, compare=False
     )
 
@@ -138,7 +138,7 @@ class AutoRouter(Router):
     # -- predicting -----------------------------------------------------------------------------
 
     def _score(self, x: FloatArray, state: State) -> FloatArray:
-        views, (mixing, bias) = self._views(x, state)[1], self._parts(state)[1]
+        views, (mixing, bias) = self._views(x, state), self._parts(state)[1]
         if not views:
             return np.tile(state["mean"], (len(x), 1))
         return bounded(np.concatenate([*views.values()], axis=1) @ mixing + bias)
@@ -150,7 +150,7 @@ class AutoRouter(Router):
         return error
 
     def _details(self, x: FloatArray, state: State) -> Mapping[str, Any]:
-        embedding, views = self._views(x, state)
+        views = self._views(x, state)
         if not views:
             return {"reason": "best on average: nothing was found that tells queries apart"}
         said = {n: self.experts_[int(view.argmax())] for n, view in views.items()}
@@ -158,23 +158,23 @@ class AutoRouter(Router):
         reason = "highest predicted quality"
         for name, member in self._built.items():
             if name in views and isinstance(member, CategoryRouter):
-                p = member.shares(embedding, self._parts(state)[0][name])[0]
+                p = member.shares(x, self._parts(state)[0][name])[0]
                 c = int(p.argmax())
                 details["category"] = self.categories_[c]
                 reason += f"; category {self.categories_[c]} ({p[c]:.2f})"
         return {"reason": reason, **details}
 
-    def _views(self, x: FloatArray, state: State) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """Return the embeddings (n, d), and what each member that counts says of them (n, m)."""
+    def _views(self, x: FloatArray, state: State) -> dict[str, FloatArray]:
+        """Return what each member that counts says of the queries (n, m)."""
         said = self._said  # read once: another thread may replace it
         if said is None or said[0] is not x or said[1] is not state:
-            embedding, views = x[:, : -len(FEATURES)], {}
+            plain, views = without_features(x), {}
             for name, part in self._parts(state)[0].items():
                 member = self._built[name]
                 member.experts_, member.categories_ = self.experts_, self.categories_
-                views[name] = member._score(x if member.reads_features else embedding, part)
-            said = self._said = (x, state, embedding, views)
-        return said[2:]
+                views[name] = member._score(x if member.reads_features else plain, part)
+            said = self._said = (x, state, views)
+        return said[2]
 
     def _parts(self, state: State) -> tuple[Parts, tuple[FloatArray, FloatArray]]:
         """Return the state of each member that counts, and how their views are mixed.

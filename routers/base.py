@@ -2,8 +2,8 @@
 
 A subclass writes `_fit` and `_score`, both pure, over arrays; fitting, routing, explaining,
 saving and loading come from `Router`. Notation: ``n`` queries, ``m`` experts, ``d`` dimensions,
-``x`` (n, d) embeddings with unit rows, ``z`` (n, d + f) the same with the features of
-`routers.features` beside them.
+``x`` (n, d) unit rows of embedding and words side by side (`routers.words`), ``z`` (n, d + f) the
+same with the features of `routers.features` beside them.
 """
 
 from abc import ABC, abstractmethod
@@ -21,12 +21,13 @@ from routers.artefact import load_router, save_router
 from routers.costs import fit_cost, predict_cost
 from routers.data import RoutingDataset
 from routers.decision import Candidate, Decision, Prediction, first, ranked, selected
-from routers.features import FEATURES, as_learned, feature_scale, text_features, window
+from routers.features import as_learned, feature_scale, text_features, window, without_features
 from routers.newcomers import CAUTION, fit_newcomers, predict_newcomers, prepare_newcomers
 from routers.policies import NOBODY, Policy
 from routers.prior import expert_prior
 from routers.rehearsal import rehearse
 from routers.transforms import Context, ScoreTransform, transform
+from routers.words import beside_words
 
 __all__ = ["Candidate", "Decision", "Prediction", "Router", "State", "load_router", "window"]
 
@@ -40,7 +41,7 @@ class Router(ABC):
     Hyperparameters are dataclass fields of the subclass. Fitted attributes end in ``_``.
 
     Args:
-        encoder: turns queries into rows of ``x``.
+        encoder: turns queries into embeddings, half of ``x``.
         cost_weight: quality given up for the dearest expert's mean cost; 0 ignores cost.
     """
 
@@ -140,7 +141,7 @@ class Router(ABC):
 
         z is standardised, and every expert has an outcome.
         """
-        data = self._prepare(z[:, : -len(FEATURES)], data)
+        data = self._prepare(without_features(z), data)
         self.experts_, self.categories_ = data.experts, data.categories
         return data, {**expert_prior(data), **self._fit(self._columns(z), data)}
 
@@ -184,7 +185,8 @@ class Router(ABC):
         stay, unless they are in ``data`` again.
 
         Args:
-            data: outcomes of the newcomers; there may be none at all.
+            data: outcomes of the newcomers; there may be none at all. Those of the fitted experts
+                on the same queries, where they are known too, say how hard these were.
             domains: expert -> categories that it is meant for.
             published: expert -> category, or ``overall`` -> published score in [0, 1].
         """
@@ -192,12 +194,14 @@ class Router(ABC):
         names = tuple(n for n in data.experts if n not in self.experts_)
         adopted = copy(self)
         z = self._read(self.embed(data.queries)) if len(data) else np.empty((0, 0))
+        answers = data.columns(self.experts_)
         stay = [i for i, n in enumerate(self.newcomers_) if n not in names]
         adopted.newcomers_ = (*(self.newcomers_[i] for i in stay), *names)
         adopted.state_ = self.state_ | fit_newcomers(
-            self._score(self._columns(z), self.state_) if len(z) else z,
+            self._score(self._columns(z), self.state_) if len(z) else answers,
             z,
             data.only(names),
+            answers,
             self.state_,
             self.categories_,
             domains or {},
@@ -368,9 +372,11 @@ class Router(ABC):
     def embed(self, queries: Sequence[str]) -> FloatArray:
         """Return what the router is given of the queries, z (n, d + f)."""
         texts = [window(query) for query in queries]
-        return np.concatenate(
-            (self.encoder.embed(texts, role="query"), text_features(texts)), axis=1
-        )
+        return np.hstack((self._encode(texts), text_features(texts)))
+
+    def _encode(self, texts: Sequence[str]) -> FloatArray:
+        """Return the unit rows x (n, d) of texts: embedding and words."""
+        return beside_words(self.encoder.embed(texts, role="query"), texts)
 
     def _read(self, z: FloatArray) -> FloatArray:
         """Return z (n, d + f) as it was learned from."""
@@ -378,7 +384,7 @@ class Router(ABC):
 
     def _columns(self, z: FloatArray) -> FloatArray:
         """Return the columns of z that this router's hooks are given."""
-        return z if self.reads_features else z[:, : -len(FEATURES)]
+        return z if self.reads_features else without_features(z)
 
     def _require_fitted(self) -> None:
         if not self.state_:

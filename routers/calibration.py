@@ -25,6 +25,7 @@ from routers.classifier import (
     signals,
     softmax,
 )
+from routers.features import without_features
 from routers.table import fit_table
 
 __all__ = ["Calibration", "calibrate", "doubts"]
@@ -122,7 +123,7 @@ def _rehearse(
     fold: IntArray,
     shrinkage: float,
 ) -> Iterator[_Rehearsal]:
-    categories = int(label.max()) + 1
+    categories, unit = int(label.max()) + 1, without_features(x)
     # With one or two categories none can be hidden: nothing would be left to tell apart.
     hidden = np.arange(categories) % FOLDS if categories > 2 else np.full(categories, -1)
     for f in range(FOLDS):
@@ -141,7 +142,7 @@ def _rehearse(
             logits=values,
             label=own[label[held]],
             true=label[held],
-            distance=signals(softmax(values), x[held], x[train]).distance,
+            distance=signals(softmax(values), unit[held], unit[train]).distance,
             quality=quality[held],
             table=fit_table(quality[train], y, len(kept), shrinkage=shrinkage).quality,
         )

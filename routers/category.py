@@ -27,6 +27,7 @@ from routers.base import Router, State
 from routers.calibration import calibrate, doubts
 from routers.classifier import Classifier, Signals, fit_classifier, logits, signals, softmax
 from routers.data import RoutingDataset
+from routers.features import without_features
 from routers.mapping import Mapping as ExpertMapping
 from routers.mapping import pareto, solve
 from routers.splits import folds
@@ -122,11 +123,16 @@ class CategoryRouter(Router):
             if number is not None and not low <= number <= high:
                 raise OptionError(f"{name}: {number!r} is not in [{low}, {high}]")
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether x has the text's features as last columns: they tell many categories apart."""
+        return True
+
     # -- fitting --------------------------------------------------------------------------------
 
     def _prepare(self, x: FloatArray, data: RoutingDataset) -> RoutingDataset:
         taxonomy = read_taxonomy(_content(self.categories))
-        labels = label(x, data, taxonomy, self.encoder)
+        labels = label(x, data, taxonomy, self._encode)
         labelled = data.with_category(labels.names)
         pins = {**taxonomy.pin, **self.pin}
         _check_pins(pins, sorted({*labelled.categories, *taxonomy.sentences}), data.experts)
@@ -172,7 +178,9 @@ class CategoryRouter(Router):
         first = {"first": self._first(state, data)}
         learned = dict(fit_classifier(self.classifier, x[known], y, c))
         if self.classifier != "knn" and np.isinf(trust.thresholds).all():
-            learned["reference"] = x[:0]  # nobody will look how near the training queries are
+            learned["reference"] = learned["reference"][
+                :0
+            ]  # nobody will look how near the training queries are
         return state | first | learned
 
     def _first(self, state: State, data: RoutingDataset) -> FloatArray:
@@ -229,7 +237,7 @@ class CategoryRouter(Router):
         if all(map(math.isinf, state["thresholds"].tolist())):  # nothing is ever doubtful
             result = Categorised(probabilities, None, np.zeros(len(x), dtype=bool))
         else:
-            found = signals(probabilities, x, state["reference"])
+            found = signals(probabilities, without_features(x), state["reference"])
             result = Categorised(probabilities, found, doubts(found, state["thresholds"]))
         self._last = (x, state, result)
         return result

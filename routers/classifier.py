@@ -1,6 +1,7 @@
 """Which category a query belongs to, and how sure that is.
 
-Two classifiers over unit embeddings: multinomial logistic regression, and k nearest neighbours.
+Two classifiers: multinomial logistic regression, which also reads the features of the text, and k
+nearest neighbours.
 Both give logits; a temperature fitted on held-out rows turns these into honest probabilities
 (Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599).
 """
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from experts_registry.types import FloatArray
 from routers.base import State
+from routers.features import without_features
 from routers.logistic import fit_softmax
 
 __all__ = ["Classifier", "Signals", "fit_classifier", "fit_temperature", "logits", "signals"]
@@ -42,13 +44,15 @@ class Signals:
 
 
 def fit_classifier(kind: Classifier, x: FloatArray, y: IntArray, categories: int) -> State:
-    """Learn from rows x (n, d) of categories y (n,), every one of which occurs."""
-    state: dict[str, FloatArray] = {"reference": x, "labels": y.astype(np.float32)}
+    """Learn from rows x (n, d + f) of categories y (n,), every one of which occurs."""
+    state: dict[str, FloatArray] = {
+        "reference": without_features(x),
+        "labels": y.astype(np.float32),
+    }
     if kind == "knn":
         return state
-    d = x.shape[1]
     if categories == 1:
-        return state | {"weight": np.zeros((d, 1)), "bias": np.zeros(1)}
+        return state | {"weight": np.zeros((x.shape[1], 1)), "bias": np.zeros(1)}
     # Every category counts the same, however many queries it has.
     balanced = len(y) / (categories * np.bincount(y, minlength=categories))
     found = fit_softmax(x, np.eye(categories)[y], PENALTY, weight=balanced[y], steps=STEPS)
@@ -59,7 +63,7 @@ def logits(kind: Classifier, x: FloatArray, state: State, categories: int) -> Fl
     """Return the unnormalised log-probabilities (n, c)."""
     if kind == "logistic":
         return np.asarray(x @ state["weight"] + state["bias"])
-    similarity = x @ state["reference"].T  # (n, train)
+    similarity = without_features(x) @ state["reference"].T  # (n, train)
     k = min(NEIGHBOURS, similarity.shape[1])
     near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
     close = np.take_along_axis(similarity, near, axis=1)

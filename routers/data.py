@@ -162,6 +162,16 @@ class RoutingDataset:
             cost=self.cost[:, index],
         )
 
+    def columns(self, experts: Sequence[str]) -> FloatArray:
+        """Return the quality (n, k) of these experts; NaN where one of them is not there."""
+        unknown = np.full(len(self), np.nan)
+        column = {name: self.quality[:, i] for i, name in enumerate(self.experts)}
+        return (
+            np.array([column.get(name, unknown) for name in experts])
+            .reshape(len(experts), len(self))
+            .T
+        )
+
     def without(self, expert: str) -> Self:
         """Return the columns of all other experts."""
         self.only([expert])  # raises where it is not there

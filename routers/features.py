@@ -11,6 +11,7 @@ import numpy as np
 
 from experts_registry.errors import OptionError
 from experts_registry.types import FloatArray
+from routers.words import WORDS
 
 __all__ = [
     "FEATURES",
@@ -19,6 +20,7 @@ __all__ = [
     "standardised",
     "text_features",
     "window",
+    "without_features",
 ]
 
 FEATURES = (
@@ -111,18 +113,27 @@ def standardised(z: FloatArray, scale: Mapping[str, FloatArray]) -> FloatArray:
     return z
 
 
+def without_features(z: FloatArray) -> FloatArray:
+    """Return the unit rows x (n, d) of z (n, d + f)."""
+    return z[:, : -len(FEATURES)]
+
+
 def as_learned(z: FloatArray, width: int, scale: Mapping[str, FloatArray]) -> FloatArray:
-    """Return z standardised to a width of d + f; features that are missing are at their means.
+    """Return z standardised to a width of d + f.
+
+    Of embeddings alone the words are unknown and the features at their means.
 
     Raises:
-        OptionError: z is neither of that width nor of embeddings alone.
+        OptionError: z is neither of that width, nor without features, nor of embeddings alone.
     """
     missing = width - z.shape[1]
     if not missing:
         return standardised(z, scale)
-    if missing != len(FEATURES):
+    if missing == len(FEATURES) + WORDS:
+        z = z * np.float32(math.sqrt(0.5))
+    elif missing != len(FEATURES):
         raise OptionError(
             f"x: has {z.shape[1]} columns; give what embed(queries) returns, or embeddings "
-            f"of {width - len(FEATURES)} dimensions"
+            f"of {width - len(FEATURES) - WORDS} dimensions"
         )
     return np.hstack([z, np.zeros((len(z), missing), dtype=z.dtype)])

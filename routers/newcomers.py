@@ -12,6 +12,12 @@ probe then moves the posterior:
 
     w | probes ~ N(w0 + S G'r / s2, S),  S = (V^-1 + G'G / s2)^-1,  r = q - pbar - G w0
 
+Where it is known how the fitted experts did on a probe, S_e, what all of them found hard or easy
+beyond what was predicted is no merit of the newcomer: a control variate (Lavenberg and Welch,
+Management Science 27, 1981), which leaves two thirds of the noise,
+
+    r = q - pbar - l (Sbar - pbar) - G w0,   l by regression of each fitted expert on the others.
+
 No fitted expert's score is touched, so taking a newcomer away again is exact.
 """
 
@@ -19,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experts_registry.errors import OptionError
 from experts_registry.types import FloatArray
@@ -36,6 +43,7 @@ _LIKENESS = 0.1  # variance of its likeness to any one expert, times how many th
 _DOMAIN_SPREAD = 0.03  # of its strength on a category beyond that, at the least
 _PUBLISHED_ERROR = 0.1  # a published score was measured on other prompts, with another template
 CAUTION = 0.5  # standard errors by which a newcomer must be better: few probes flatter by luck
+_ENOUGH = 0.5  # share of the fitted experts that must have answered a probe, to say how hard it is
 _FEWEST_PRICED = 5  # experts from which price is believed to tell anything
 _DECLARED = 0.5  # share of the gap from mean to best that a declared category promises
 
@@ -67,13 +75,28 @@ def prepare_newcomers(z: FloatArray, data: RoutingDataset) -> dict[str, FloatArr
         "newcomer.level": np.append(table.mean(axis=1), mean.mean()),  # (c + 1,)
         "newcomer.best": table.max(axis=1, initial=0),  # (c,)
         "newcomer.spread": np.array([*spread, max(float(noise), 0.01)]),
+        "newcomer.shared": np.array(_shared(np.where(known, data.quality - mean, 0), known)),
     }
+
+
+def _shared(residual: FloatArray, known: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return l of an expert's residuals (n, m) on the others' mean, and the share left by it."""
+    count = known.sum(axis=1, keepdims=True)
+    usable = known & (count > 1)
+    others = (residual.sum(axis=1, keepdims=True) - residual) / np.maximum(count - 1, 1)
+    own, others = residual[usable], others[usable]
+    slope = float(own @ others / max(float(others @ others), 1e-12))
+    if slope <= 0:
+        return 0.0, 1.0
+    left = float(((own - slope * others) ** 2).sum() / max(float(own @ own), 1e-12))
+    return slope, max(left, 0.1)
 
 
 def fit_newcomers(
     p: FloatArray,
     z: FloatArray,
     data: RoutingDataset,
+    answers: FloatArray,
     state: Mapping[str, FloatArray],
     categories: Sequence[str],
     domains: Mapping[str, Sequence[str]],
@@ -88,6 +111,7 @@ def fit_newcomers(
         p: (n, m) predicted quality of the fitted experts on the probes.
         z: (n, d) the probes.
         data: outcomes of the k newcomers on the probes; n may be 0.
+        answers: (n, m) outcomes of the fitted experts on the probes; NaN where unknown.
         state: of the router.
         categories: that the router knows.
         domains: expert -> categories that it is meant for; unknown ones are passed over.
@@ -95,7 +119,8 @@ def fit_newcomers(
         cost_unit: of the router; a cost in another unit is as good as unknown.
         stay: newcomers of before that come first.
     """
-    m, noise = len(state["prior.mean"]), float(state["newcomer.spread"][2])
+    m = len(state["prior.mean"])
+    easy, noise = _easy(p, answers, state)
     design = _design(p, z, state) if len(data) else np.zeros((0, 2 + len(categories) + m))
     mean, variance, cost = [], [], []
     for i, name in enumerate(data.experts):
@@ -106,13 +131,28 @@ def fit_newcomers(
         prior, spread = _prior(level, state, categories, domains.get(name, ()), said)
         rows = ~np.isnan(data.quality[:, i])
         g = design[rows]
-        precision = np.diag(1 / spread) + g.T @ g / noise
-        left = data.quality[rows, i] - p[rows].mean(axis=1) - g @ prior if rows.any() else 0
-        variance.append(np.linalg.inv(precision))
-        mean.append(prior + variance[-1] @ (g.T @ left) / noise if rows.any() else prior)
+        weighed = g / noise[rows, None]
+        variance.append(np.linalg.inv(np.diag(1 / spread) + weighed.T @ g))
+        if not rows.any():
+            mean.append(prior)
+            continue
+        left = data.quality[rows, i] - p[rows].mean(axis=1) - easy[rows] - g @ prior
+        mean.append(prior + variance[-1] @ (weighed.T @ left))
     found = {"mean": mean, "variance": variance, "cost": cost}
     new = {f"newcomer.{k}": np.array(v, dtype=np.float32) for k, v in found.items()}
     return {k: np.array([*(state[k][i] for i in stay), *v]) for k, v in new.items()}
+
+
+def _easy(
+    p: FloatArray, answers: FloatArray, state: Mapping[str, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Return by how much each probe was easier than predicted, and the noise that is left (n,)."""
+    noise = float(state["newcomer.spread"][2])
+    slope, left = state["newcomer.shared"].tolist()
+    known = ~np.isnan(answers)
+    enough = known.mean(axis=1) >= _ENOUGH if answers.size else np.zeros(len(answers), dtype=bool)
+    beyond = np.where(known, answers - p, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return np.where(enough, slope * beyond, 0), np.where(enough, left * noise, noise)
 
 
 def predict_newcomers(p: FloatArray, z: FloatArray, state: Mapping[str, FloatArray]) -> Expected:

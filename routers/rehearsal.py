@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from experts_registry.types import FloatArray
 from routers.clustering import kmeans
 from routers.data import RoutingDataset
-from routers.features import FEATURES
+from routers.features import without_features
 from routers.novelty import closeness, held_out_closeness
 from routers.splits import folds
 
@@ -46,7 +46,7 @@ def rehearse(
         data: the outcomes of its experts.
         keep: also keep ``rehearsal.x`` (n, d), the queries themselves.
     """
-    x = z[:, : -len(FEATURES)]
+    x = without_features(z)
 
     def learn(seen: Rows, asked: Rows) -> FloatArray:
         part = data.select(seen)

@@ -9,6 +9,8 @@ from experts_registry.types import FloatArray
 
 __all__ = ["Ridge", "fit_leverage", "fit_ridge", "leverage", "ridge_path"]
 
+_AXES = 64  # principal axes along which the queries' variance is known one by one
+
 
 @dataclass(frozen=True, eq=False)
 class Ridge:
@@ -70,15 +72,24 @@ def _solve(z: FloatArray, y: FloatArray, v: FloatArray, alphas: list[float]) -> 
 
 
 def fit_leverage(z: FloatArray, alpha: float) -> dict[str, FloatArray]:
-    """Return the state arrays ``centre`` (d,) and ``root`` (d, d) that `leverage` reads."""
+    """Return the state arrays ``centre`` (d,), ``axes`` (d, r) and ``inverse`` (r + 1,).
+
+    Exact up to `_AXES` dimensions. Of more, the variance beyond the principal axes is taken for
+    the same in every direction, so that one query costs d r multiplications and not d d.
+    """
     centre = z.mean(axis=0)
-    gram = (z - centre).T @ (z - centre) + alpha * np.eye(z.shape[1])
-    return {"centre": centre, "root": np.linalg.inv(np.linalg.cholesky(gram)).T}
+    power, axes = np.linalg.eigh((z - centre).T @ (z - centre))
+    power, axes = power[::-1].clip(0), axes[:, ::-1]
+    rest = power[_AXES:].mean() if len(power) > _AXES else np.inf
+    inverse = 1 / (np.append(power[:_AXES], rest) + alpha)
+    return {"centre": centre, "axes": axes[:, :_AXES], "inverse": inverse}
 
 
 def leverage(z: FloatArray, state: Mapping[str, FloatArray]) -> FloatArray:
     """Return z' (Z'Z + alpha I)^-1 z (n, 1): how little was seen where a query lies."""
-    # As the squared length of z R it costs half of the work, and is never negative.
-    turned = (z - state["centre"]) @ state["root"]
-    result: FloatArray = np.vecdot(turned, turned)[:, None]
-    return result
+    centred = z - state["centre"]
+    along = (centred @ state["axes"]) ** 2  # (n, r)
+    beyond = np.vecdot(centred, centred) - along.sum(axis=1)
+    inverse = state["inverse"]
+    result: FloatArray = along @ inverse[:-1] + beyond.clip(0) * inverse[-1]
+    return result[:, None]

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from experts_registry.errors import DataError, OptionError, nearest
 from experts_registry.lines import parse_yaml, read_text
-from experts_registry.types import Embedder, FloatArray
+from experts_registry.types import FloatArray
 from routers.clustering import kmeans
 from routers.data import RoutingDataset
 from routers.splits import folds
@@ -22,7 +22,7 @@ __all__ = ["Labels", "Taxonomy", "label", "read_taxonomy"]
 
 IntArray = NDArray[np.integer[Any]]
 # Nearest neighbours that must agree before an unlabelled query adopts their label.
-NEIGHBOURS, AGREE, CLOSE, ROUNDS = 10, 0.8, 0.6, 3
+NEIGHBOURS, AGREE, CLOSE, ROUNDS = 10, 0.8, 0.45, 3
 CLUSTERS = (2, 4, 8, 16, 32)
 _ROWS_PER_CLUSTER, _STARTS = 10, 3
 
@@ -85,7 +85,12 @@ def _texts(value: Any, where: str) -> dict[str, str]:
     return dict(value)
 
 
-def label(x: FloatArray, data: RoutingDataset, taxonomy: Taxonomy, encoder: Embedder) -> Labels:
+def label(
+    x: FloatArray,
+    data: RoutingDataset,
+    taxonomy: Taxonomy,
+    encode: Callable[[Sequence[str]], FloatArray],
+) -> Labels:
     """Label every query that can be: from its label, its neighbours, sentences, or clusters.
 
     Raises:
@@ -97,7 +102,7 @@ def label(x: FloatArray, data: RoutingDataset, taxonomy: Taxonomy, encoder: Embe
         return _adopt(x, data)
     if taxonomy.sentences:
         names = tuple(taxonomy.sentences)
-        rows = encoder.embed(list(taxonomy.sentences.values()), role="query")  # (c, d)
+        rows = encode(list(taxonomy.sentences.values()))  # (c, d)
         nearest_sentence = np.argmax(x @ rows.T, axis=1)
         return Labels(names=tuple(names[c] for c in nearest_sentence), source="sentences")
     cluster = _clusters(x, data)

@@ -19,6 +19,7 @@ from peers.known import KnownEncoder
 from peers.limits import made_up, measure
 from peers.llmrouter import LLMRouter, is_installed
 from peers.method import BestSingle, CategoryTable, Queries, cheapest_best
+from peers.routerbench import RouterBenchKNN
 from peers.tables import load_table, price_costs
 
 from routers.data import RoutingDataset
@@ -59,6 +60,7 @@ METHODS = (
     LLMRouter(head="mlp", real=False),
     AvengersPro(variant="paper"),
     AvengersPro(variant="ranks"),
+    RouterBenchKNN(),
     CategoryTable(),
 )
 

@@ -18,6 +18,7 @@ from peers.llmrouter import LLMRouter
 from peers.method import BestSingle, CategoryTable, Method, Queries
 from peers.ours import Ours, fit_cost, median_ms, our_routers
 from peers.routellm import MatrixFactorisation, SimilarityWeighted
+from peers.routerbench import RouterBenchKNN
 from routers.data import RoutingDataset
 from routers.splits import Split, split
 
@@ -36,6 +37,7 @@ def methods(encoder: Embedder, routers: Sequence[str], *, real: bool) -> Iterato
         yield LLMRouter(head=head, real=real)
     yield AvengersPro(variant="paper")
     yield AvengersPro(variant="ranks")
+    yield RouterBenchKNN()
     yield BestSingle()
     yield CategoryTable()
 

@@ -40,11 +40,16 @@ class Ours(Method):
         x = self.router.embed(queries.texts)
         return _best(self.router.predict_embedded(x, cost_weight=0.0))
 
-    def sweep(self, queries: Queries) -> IntArray:
+    def sweep(self, queries: Queries, *, experts: Sequence[str] | None = None) -> IntArray:
+        """Choose at each cost weight, (settings, n)."""
+        return self.swept(self.router.embed(queries.texts), experts=experts)
+
+    def swept(self, x: FloatArray, *, experts: Sequence[str] | None = None) -> IntArray:
         """Predict twice: utility is linear in the weight by its definition."""
-        x = self.router.embed(queries.texts)
-        free = self.router.predict_embedded(x, cost_weight=0.0)
-        slope = self.router.predict_embedded(x, cost_weight=1.0).utility - free.utility
+        free, tilted = (
+            self.router.predict_embedded(x, experts=experts, cost_weight=w) for w in (0.0, 1.0)
+        )
+        slope = tilted.utility - free.utility
         return np.stack([_best(free, w * slope) for w in COST_WEIGHTS])
 
 

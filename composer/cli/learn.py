@@ -206,6 +206,10 @@ def adopt(
     router: Annotated[
         Path | None, typer.Option(help="Folder of a trained router (routers/auto).")
     ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(help="Outcomes of the other experts (outcomes.parquet, where it is there)."),
+    ] = None,
     registry: RegistryPath = Path("experts.yaml"),
     json: Json = False,
 ) -> None:
@@ -213,7 +217,9 @@ def adopt(
 
     Nothing is trained again and no other expert's scores change. What is
     declared in the registry, domains and published scores, counts too; with
-    an error as wide as so few answers leave it.
+    an error as wide as so few answers leave it. Take probes from the queries
+    that the others have answered: how hard each was for them makes twenty
+    probes worth about thirty.
 
     For example, after adding 'newcomer' to experts.yaml:
 
@@ -229,7 +235,9 @@ def adopt(
     file = Registry.load(registry)
     folder = router or registry.parent / "routers" / "auto"
     data = RoutingDataset.load(outcomes)
-    found = adopt_saved(folder, Routing(file).encoder(), data, file)
+    beside = known or registry.parent / "outcomes.parquet"
+    others = RoutingDataset.load(beside) if known or beside.exists() else None
+    found = adopt_saved(folder, Routing(file).encoder(), data, file, known=others)
     if json:
         print_json([vars(one) for one in found])
         return

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,3 +81,19 @@ def test_the_command_says_what_is_expected(folder):
     assert 0.2 < found["quality"] < 0.8
     assert "expected on them" in ok("adopt", "probes.parquet", cwd=folder)
     assert json.loads(ok("route", "--json", DATA.queries[0], cwd=folder))["candidates"]
+
+
+def test_the_others_outcomes_on_the_same_queries_narrow_the_error(folder):
+    registry = Registry.load(folder / "experts.yaml")
+    encoder = Routing(registry).encoder()
+    hard = np.random.default_rng(0).random((200, 1)) < 0.5  # for all of them
+    data = replace(DATA, quality=np.where(hard, 0.2, 0.8) * np.ones((1, 3)))
+    rest, probes = data.without("expert-2"), data.select(range(20)).only(["expert-2"])
+
+    def adopted(known):
+        LinearRouter(encoder=encoder).fit(rest).save(folder / "routers/auto")
+        return adopt_saved(folder / "routers/auto", encoder, probes, registry, known=known)[0]
+
+    alone = adopted(None)
+    assert adopted(rest).error < alone.error
+    assert adopted(rest.select(range(100, 200))) == alone  # other queries tell nothing

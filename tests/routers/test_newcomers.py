@@ -175,3 +175,31 @@ def test_a_router_without_categories_takes_newcomers_too(tmp_path):
     plain = LinearRouter(encoder=ENCODER).fit(data.only(OTHERS))
     adopted = plain.adopt(probes(30), domains={NEW: ["category-3"]})
     assert np.isfinite(adopted.predict(TEST).quality).all()
+
+
+def test_what_everybody_found_hard_does_not_count_against_it():
+    """Probes on which all are right or all are wrong tell nothing of who is better."""
+    rng = np.random.default_rng(0)
+    data = synthetic_outcomes(5, n=600, experts=4, categories=4)
+    hard = rng.random((600, 1)) < 0.5  # for all of them, whatever the query says
+    quality = ~hard & (rng.random((600, 4)) < [0.9, 0.6, 0.3, 0.8])
+    data = replace(data, quality=quality.astype(float))
+    train, test = data.select(np.arange(500)), data.select(np.arange(500, 600))
+    router = LinearRouter(encoder=ENCODER, penalty=100.0).fit(train.only(OTHERS))
+    assert router.state_["newcomer.shared"][1] < 0.8
+    missed = {"alone": [], "beside the others": []}
+    for seed in range(20):
+        drawn = train.select(np.random.default_rng(seed).permutation(500)[:20])
+        for name, probes in (("alone", drawn.only([NEW])), ("beside the others", drawn)):
+            found = router.adopt(probes).predict(test.queries).quality
+            ahead = found[:, 3].mean() - found[:, :3].mean()
+            missed[name].append((ahead - 0.1) ** 2)  # half of 0.8, less half of 0.9, 0.6 and 0.3
+    assert np.mean(missed["beside the others"]) < 0.8 * np.mean(missed["alone"])
+
+
+def test_a_probe_that_few_others_answered_counts_as_it_is(router):
+    drawn = PARTS.train.select(np.arange(20))
+    quality = drawn.quality.copy()
+    quality[:, 1:3] = np.nan  # one of the three is left
+    thin = router.adopt(replace(drawn, quality=quality)).predict(TEST)
+    assert thin.quality == pytest.approx(router.adopt(probes(20)).predict(TEST).quality)

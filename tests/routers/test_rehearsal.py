@@ -6,11 +6,12 @@ import pytest
 from experts_registry.errors import OptionError
 from routers.auto import AutoRouter
 from routers.base import Router
-from routers.features import FEATURES
+from routers.features import FEATURES, without_features
 from routers.knn import KNNRouter
 from routers.linear import LinearRouter
 from routers.rehearsal import rehearse
 from routers.testing import HashingEncoder, synthetic_outcomes
+from routers.words import WORDS
 
 ENCODER = HashingEncoder(64)
 DATA = synthetic_outcomes(2, n=240, experts=3, categories=6)
@@ -44,7 +45,7 @@ def test_everything_it_promises_is_there(state):
         assert state[f"rehearsal.{name}"].shape == (n, m)
     for name in ("near", "far", "kind"):
         assert state[f"rehearsal.{name}"].shape == (n,)
-    assert state["rehearsal.x"] == pytest.approx(ENCODER.embed(DATA.queries, role="query"))
+    assert state["rehearsal.x"] == pytest.approx(without_features(fitted().embed(DATA.queries)))
     assert all(array.dtype == np.float32 for array in state.values())
     assert "rehearsal.x" not in fitted().rehearse(DATA).state_
 
@@ -114,4 +115,4 @@ def test_it_rehearses_the_same_twice():
     z = router.embed(DATA.queries)
     first, second = rehearse(router, z, DATA), rehearse(router, z, DATA)
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    assert z.shape[1] == 64 + len(FEATURES)
+    assert z.shape[1] == 64 + WORDS + len(FEATURES)

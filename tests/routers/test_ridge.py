@@ -66,6 +66,17 @@ def test_leverage_is_the_quadratic_form(alpha):
     assert leverage(Z, fit_leverage(Z, alpha))[:, 0] == pytest.approx(exact)
 
 
+def test_leverage_in_many_dimensions_is_next_to_the_quadratic_form():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(2000, 200)) * np.geomspace(1, 0.01, 200)
+    new = rng.normal(size=(50, 200)) * np.geomspace(1, 0.01, 200) - z.mean(axis=0)
+    seen = z - z.mean(axis=0)
+    inverse = np.linalg.inv(seen.T @ seen + 100.0 * np.eye(200))
+    exact = np.einsum("nd,dk,nk->n", new, inverse, new)
+    found = leverage(new + z.mean(axis=0), fit_leverage(z, 100.0))[:, 0]
+    assert found == pytest.approx(exact, rel=0.15)
+
+
 def test_leverage_grows_away_from_what_was_seen_and_shrinks_with_more_rows():
     state = fit_leverage(Z, 1.0)
     assert leverage(10 * Z[:1], state) > 5 * leverage(Z[:1], state)

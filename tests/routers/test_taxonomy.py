@@ -18,7 +18,10 @@ def strip(data, rows):
 
 
 def found(data, encoder, taxonomy=None):
-    return label(encoder.embed(data.queries, role="query"), data, taxonomy or Taxonomy(), encoder)
+    def encode(texts):
+        return encoder.embed(texts, role="query")
+
+    return label(encode(data.queries), data, taxonomy or Taxonomy(), encode)
 
 
 def test_given_labels_are_kept(encoder, outcomes):
