@@ -1,0 +1,149 @@
+"""Let a request in, or say why not: the model, the rates and the budget of its key.
+
+Example:
+    >>> reservation = await admission.areserve(key, model="auto", tokens=900, usd=0.02)
+    ... try:
+    ...     answer = await composer.aquery(...)
+    ...     await reservation.asettle(tokens=812, usd=answer.cost)
+    ... finally:
+    ...     await reservation.arelease()  # does nothing after asettle
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from composer.keys import Key
+from composer.rates import Entry, RateWindows
+from composer.spending import Hold, Spending, Spent
+from experts_registry.errors import OptionError
+
+__all__ = ["Admission", "Reservation"]
+
+
+class Admission:
+    """Admits requests against the limits of their keys.
+
+    Money is checked in the database, over all processes; requests and tokens a minute in this
+    process alone (`composer.rates` says why). The key itself was checked by
+    `KeyStore.authenticate`.
+
+    Args:
+        where: the database of the keys.
+        spending: in place of the one in that database.
+        rates: in place of windows by the system's clock.
+    """
+
+    def __init__(
+        self,
+        where: str | Path,
+        *,
+        spending: Spending | None = None,
+        rates: RateWindows | None = None,
+    ) -> None:
+        self.spending = spending or Spending(where)
+        self._rates = rates or RateWindows()
+
+    def reserve(self, key: Key, *, model: str, tokens: int, usd: float) -> "Reservation":
+        """Admit a request.
+
+        Args:
+            key: whose request it is.
+            model: the name that the client asked for.
+            tokens: the most that it may use, prompt and answer.
+            usd: the most that it may cost.
+
+        Raises:
+            ForbiddenError: the key may not ask for this model.
+            LimitError: a rate or the budget has no room.
+            DataError: the database cannot be written.
+        """
+        key.require_model(model)
+        if tokens < 0:
+            raise OptionError(f"tokens: {tokens} is below 0; use 0 or more")
+        entry = self._rates.enter(key.id, tokens, rpm=key.rpm, tpm=key.tpm)
+        hold = None
+        try:
+            if key.usd is not None:
+                hold = self.spending.reserve(key.id, usd, budget=key.usd, per=key.per)
+        except BaseException:
+            self._rates.leave(key.id, entry)
+            raise
+        return Reservation(key, entry, hold, self._rates, self.spending)
+
+    async def areserve(self, key: Key, *, model: str, tokens: int, usd: float) -> "Reservation":
+        """Async twin of `reserve`: only a key with a budget takes a thread."""
+        if key.usd is None:
+            return self.reserve(key, model=model, tokens=tokens, usd=usd)
+        work = asyncio.create_task(
+            asyncio.to_thread(self.reserve, key, model=model, tokens=tokens, usd=usd)
+        )
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:  # the client hung up; the thread goes on all the same
+            work.add_done_callback(_undo)
+            raise
+
+    def spent(self, key: Key) -> Spent:
+        """Return what a key has spent and set aside in its current period."""
+        return self.spending.spent(key.id, per=key.per)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.spending.close()
+
+
+class Reservation:
+    """What one request may use; settle or release it. Only the first of these counts."""
+
+    def __init__(
+        self, key: Key, entry: Entry, hold: Hold | None, rates: RateWindows, spending: Spending
+    ) -> None:
+        self.key = key
+        self._entry, self._hold = entry, hold
+        self._rates, self._spending = rates, spending
+        self._is_open = True
+        self._lock = threading.Lock()
+
+    def settle(self, *, tokens: int, usd: float) -> None:
+        """Charge what the request did use, be it less or more than was reserved."""
+        if not self._closes():
+            return
+        self._rates.correct(self.key.id, self._entry, tokens)
+        if self._hold is not None:
+            self._spending.settle(self._hold, usd)
+        elif usd > 0:
+            self._spending.spend(self.key.id, usd, per=self.key.per)
+
+    def release(self) -> None:
+        """Give everything back: no expert was asked. The request still counts in its minute."""
+        if not self._closes():
+            return
+        self._rates.correct(self.key.id, self._entry, 0)
+        if self._hold is not None:
+            self._spending.settle(self._hold, 0.0)
+
+    async def asettle(self, *, tokens: int, usd: float) -> None:
+        """Async twin of `settle`; it ends also where the caller is cancelled."""
+        await _finished(lambda: self.settle(tokens=tokens, usd=usd))
+
+    async def arelease(self) -> None:
+        """Async twin of `release`; it ends also where the caller is cancelled."""
+        if self._is_open:
+            await _finished(self.release)
+
+    def _closes(self) -> bool:
+        with self._lock:
+            was_open, self._is_open = self._is_open, False
+            return was_open
+
+
+async def _finished(work: Callable[[], None]) -> None:
+    await asyncio.shield(asyncio.to_thread(work))
+
+
+def _undo(work: "asyncio.Task[Reservation]") -> None:
+    if not work.cancelled() and work.exception() is None:
+        reservation = work.result()
+        threading.Thread(target=reservation.release, name="release").start()
