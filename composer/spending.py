@@ -7,11 +7,12 @@ threads nor processes can spend the same money twice. Sums are whole billionths 
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -43,6 +44,27 @@ _HOLDS = sa.Table(
     sa.Column("expires", sa.Double, nullable=False),  # seconds since 1970
 )
 sa.Index("holds_by_key", _HOLDS.c.key_id, _HOLDS.c.expires)
+
+# Built once: building and caching an expression costs as much as SQLite takes to run it.
+_ROW = sa.update(_SUMS).where(
+    _SUMS.c.key_id == sa.bindparam("key"), _SUMS.c.period == sa.bindparam("in_period")
+)
+_NANO = sa.bindparam("nano", type_=sa.BigInteger)
+_RESERVE = _ROW.where(
+    _SUMS.c.spent + _SUMS.c.reserved + _NANO <= sa.bindparam("most", type_=sa.BigInteger)
+).values(reserved=_SUMS.c.reserved + _NANO)
+_SETTLE = _ROW.values(
+    spent=_SUMS.c.spent + _NANO,
+    reserved=_SUMS.c.reserved - sa.bindparam("held", type_=sa.BigInteger),
+)
+_BEGIN, _HOLD = sa.insert(_SUMS), sa.insert(_HOLDS)
+_DROP = sa.delete(_HOLDS).where(_HOLDS.c.id == sa.bindparam("hold"))
+_READ = sa.select(_SUMS.c.spent, _SUMS.c.reserved).where(
+    _SUMS.c.key_id == sa.bindparam("key"), _SUMS.c.period == sa.bindparam("in_period")
+)
+_DEAD = sa.select(_HOLDS).where(
+    _HOLDS.c.key_id == sa.bindparam("key"), _HOLDS.c.expires < sa.bindparam("now")
+)
 
 
 @dataclass(frozen=True)
@@ -107,31 +129,23 @@ class Spending:
 
     def settle(self, hold: Hold, usd: float) -> None:
         """Turn a reservation into what the call did cost, also where that is more."""
-        nano = _nano(usd, ROUND_CEILING)
-        with self._database.writing() as connection:
-            gone = connection.execute(sa.delete(_HOLDS).where(_HOLDS.c.id == hold.id)).rowcount
-            # Another process may have taken it for dead; then nothing is set aside any more.
-            held = hold.nano_usd if gone else 0
-            changed = {"spent": _SUMS.c.spent + nano, "reserved": _SUMS.c.reserved - held}
-            connection.execute(_row(hold.key_id, hold.period).values(changed))
+        self._end(hold, _nano(usd, ROUND_CEILING))
 
     def spend(self, key_id: str, usd: float, *, per: Period = "total") -> None:
         """Note what a key without a budget has spent."""
-        nano = _nano(usd, ROUND_CEILING)
-        period = _name(datetime.fromtimestamp(self._clock(), UTC), per)
-        grown = _row(key_id, period).values(spent=_SUMS.c.spent + nano)
-        if not self._execute(grown):
-            self._begin(key_id, period)
-            self._execute(grown)
+        sums = {"key": key_id, "in_period": self._period(per)}
+        grown = sums | {"nano": _nano(usd, ROUND_CEILING), "held": 0}
+        if not self._execute(_SETTLE, grown):
+            self._begin(key_id, sums["in_period"])
+            self._execute(_SETTLE, grown)
 
     def spent(self, key_id: str, *, per: Period = "total") -> Spent:
         """Return what a key has spent and set aside in this period."""
         if not self._database.exists():
             return Spent()
-        period = _name(datetime.fromtimestamp(self._clock(), UTC), per)
         with self._database.reading() as connection:
-            query = sa.select(_SUMS.c.spent, _SUMS.c.reserved)
-            row = connection.execute(query.where(*_of(key_id, period))).first()
+            sums = {"key": key_id, "in_period": self._period(per)}
+            row = connection.execute(_READ, sums).first()
         return Spent(*(nano / 1e9 for nano in row)) if row else Spent()
 
     def close(self) -> None:
@@ -141,57 +155,46 @@ class Spending:
     # -- inside ---------------------------------------------------------------------------------
 
     def _hold(self, hold: Hold, most: int) -> bool:
-        nano = hold.nano_usd
-        room = _SUMS.c.spent + _SUMS.c.reserved + nano <= most
-        grown = _row(hold.key_id, hold.period).where(room)
+        sums = {"key": hold.key_id, "in_period": hold.period, "nano": hold.nano_usd, "most": most}
         row = {**vars(hold), "expires": self._clock() + self._hold_seconds}
         with self._database.writing() as connection:
-            if not connection.execute(grown.values(reserved=_SUMS.c.reserved + nano)).rowcount:
+            if not connection.execute(_RESERVE, sums).rowcount:
                 return False
-            connection.execute(sa.insert(_HOLDS).values(row))
+            connection.execute(_HOLD, row)
             return True
 
     def _made_room(self, hold: Hold) -> bool:
         """Begin the period's row, or give dead reservations back; tell whether one was done."""
-        dead = sa.select(_HOLDS).where(
-            _HOLDS.c.key_id == hold.key_id, _HOLDS.c.expires < self._clock()
-        )
+        sums = {"key": hold.key_id, "in_period": hold.period}
         with self._database.reading() as connection:
-            found = sa.select(_SUMS.c.key_id).where(*_of(hold.key_id, hold.period))
-            is_new = connection.execute(found).first() is None
-            holds = [Hold(*row[:4]) for row in connection.execute(dead)]
+            is_new = connection.execute(_READ, sums).first() is None
+            dead = connection.execute(_DEAD, {"key": hold.key_id, "now": self._clock()}).all()
         if is_new:
             self._begin(hold.key_id, hold.period)
-        for each in holds:
-            self._give_back(each)
-        return is_new or bool(holds)
+        for row in dead:
+            self._end(Hold(*row[:4]), 0, is_dead=True)
+        return is_new or bool(dead)
 
-    def _give_back(self, hold: Hold) -> None:
-        """Give a reservation back, once."""
-        gone = sa.delete(_HOLDS).where(_HOLDS.c.id == hold.id)
-        freed = _row(hold.key_id, hold.period)
+    def _end(self, hold: Hold, nano: int, *, is_dead: bool = False) -> None:
+        """Delete a reservation and count what it came to."""
+        sums = {"key": hold.key_id, "in_period": hold.period, "nano": nano}
         with self._database.writing() as connection:
-            if connection.execute(gone).rowcount:
-                connection.execute(freed.values(reserved=_SUMS.c.reserved - hold.nano_usd))
+            gone = connection.execute(_DROP, {"hold": hold.id}).rowcount
+            # If another process took it for dead, nothing is set aside for it any more.
+            if gone or not is_dead:
+                connection.execute(_SETTLE, sums | {"held": hold.nano_usd if gone else 0})
 
     def _begin(self, key_id: str, period: str) -> None:
         row = {"key_id": key_id, "period": period, "spent": 0, "reserved": 0}
-        try:
-            self._execute(sa.insert(_SUMS).values(row))
-        except IntegrityError:  # somebody else began it in between
-            return
+        with suppress(IntegrityError):  # somebody else began it in between
+            self._execute(_BEGIN, row)
 
-    def _execute(self, statement: sa.Update | sa.Insert) -> int:
+    def _execute(self, statement: sa.Update | sa.Insert, values: dict[str, Any]) -> int:
         with self._database.writing() as connection:
-            return connection.execute(statement).rowcount
+            return connection.execute(statement, values).rowcount
 
-
-def _of(key_id: str, period: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return _SUMS.c.key_id == key_id, _SUMS.c.period == period
-
-
-def _row(key_id: str, period: str) -> sa.Update:
-    return sa.update(_SUMS).where(*_of(key_id, period))
+    def _period(self, per: Period) -> str:
+        return _name(datetime.fromtimestamp(self._clock(), UTC), per)
 
 
 def _nano(usd: float, rounding: str) -> int:
