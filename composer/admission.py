@@ -11,7 +11,6 @@ Example:
 
 import asyncio
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from composer.keys import Key
@@ -131,21 +130,22 @@ class Reservation:
 
     async def asettle(self, *, tokens: int, usd: float) -> None:
         """Async twin of `settle`; it ends also where the caller is cancelled."""
-        await _finished(lambda: self.settle(tokens=tokens, usd=usd))
+        if self._hold is None and usd == 0:  # nothing for the database
+            self.settle(tokens=tokens, usd=usd)
+            return
+        await asyncio.shield(asyncio.to_thread(self.settle, tokens=tokens, usd=usd))
 
     async def arelease(self) -> None:
         """Async twin of `release`; it ends also where the caller is cancelled."""
-        if self._is_open:
-            await _finished(self.release)
+        if self._hold is None or not self._is_open:
+            self.release()
+            return
+        await asyncio.shield(asyncio.to_thread(self.release))
 
     def _closes(self) -> bool:
         with self._lock:
             was_open, self._is_open = self._is_open, False
             return was_open
-
-
-async def _finished(work: Callable[[], None]) -> None:
-    await asyncio.shield(asyncio.to_thread(work))
 
 
 class _Errand:

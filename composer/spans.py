@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from experts_registry.errors import OptionError
 
-__all__ = ["expiry", "span"]
+__all__ = ["ago", "expiry", "span"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -20,6 +20,18 @@ def span(text: str) -> timedelta:
     if not match:
         raise OptionError(f"time: {text!r} is not a span; write for example 15m, 1h or 30d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def ago(text: str, now: datetime) -> datetime:
+    """Return the moment that a span before now was.
+
+    Raises:
+        OptionError: it is no span, or reaches back too far.
+    """
+    try:
+        return now - span(text)
+    except OverflowError:
+        raise OptionError(f"time: {text!r} reaches back too far; write for example 7d") from None
 
 
 def expiry(text: str, now: datetime) -> datetime:
