@@ -102,11 +102,11 @@ class Logged:
     def row(self) -> dict[str, Any]:
         """Return it as columns."""
         row: dict[str, Any] = dict(vars(self))
-        decision = None if self.decision is None else _plain(decision_json(self.decision))
+        decision = None if self.decision is None else decision_json(self.decision)
         for column in _COLUMNS:
             row[column] = None if decision is None else _storable(decision.pop(column))
-        row["decision"] = None if decision is None else json.dumps(decision)
-        row["steps"] = json.dumps([_plain(asdict(step)) for step in self.steps])
+        row["decision"] = None if decision is None else _dumped(decision)
+        row["steps"] = _dumped([vars(step) | {"usage": vars(step.usage)} for step in self.steps])
         for name in ("request_id", "model", "key_id", "expert", "error", "registry"):
             row[name] = row[name] and _storable(row[name])[:_LONGEST]
         for name in ("prompt_tokens", "completion_tokens", "generation"):
@@ -147,6 +147,14 @@ def _class(error: str | None) -> str | None:
         return None
     match = re.match(r"[A-Za-z_][A-Za-z0-9_.]{0,99}(?=:|$)", error)
     return match[0] if match else "Error"
+
+
+def _dumped(value: Any) -> str:
+    """Return JSON."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):  # a plug-in router's arrays, or NaN
+        return json.dumps(_plain(value))
 
 
 def _plain(value: Any) -> Any:
