@@ -108,7 +108,7 @@ class Logged:
         row["decision"] = None if decision is None else _dumped(decision)
         row["steps"] = _dumped([vars(step) | {"usage": vars(step.usage)} for step in self.steps])
         for name in ("request_id", "model", "key_id", "expert", "error", "registry"):
-            row[name] = row[name] and _storable(row[name])[:_LONGEST]
+            row[name] = row[name] and _printable(row[name][:_LONGEST])
         for name in ("prompt_tokens", "completion_tokens", "generation"):
             row[name] = min(row[name], 2**63 - 1)  # upstream servers may claim anything
         row["cost"] = self.cost if math.isfinite(self.cost) else 0.0
@@ -168,6 +168,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _printable(text: str) -> str:
+    """Replace what could drive the terminal of whoever reads the log."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "�" for c in _storable(text))
 
 
 def _storable(text: str) -> str:

@@ -25,6 +25,7 @@ __all__ = ["Hold", "Period", "Spending", "Spent"]
 
 Period = Literal["day", "month", "total"]
 
+_MOST = 2e9  # USD; above every budget, and its billionths still fit 64 bits
 _METADATA = sa.MetaData()
 _SUMS = sa.Table(
     "spending",
@@ -201,7 +202,7 @@ def _nano(usd: float, rounding: str) -> int:
     """Return whole billionths; the noise of binary fractions, below 1e-12 USD, is not rounded."""
     if not (math.isfinite(usd) and usd >= 0):
         raise OptionError(f"usd: {usd!r} is not an amount; use 0 or more")
-    nano = round(Decimal(str(usd)) * 1_000_000_000, 3)
+    nano = round(Decimal(str(min(usd, _MOST))) * 1_000_000_000, 3)
     return int(nano.to_integral_value(rounding))
 
 

@@ -110,7 +110,7 @@ def _explain(logged: "Logged") -> None:
     say(f"{logged.request_id}  {logged.time}  {end}{key}")
     say(f"asked: {logged.model} (registry {logged.registry[:12]}, generation {logged.generation})")
     if logged.query is not None:
-        say(f"query: {logged.query}")
+        say(f"query: {logged.query!r}")
     say(explain(logged.decision) if logged.decision else "no expert was chosen")
     for step in logged.steps:
         tokens = f"{step.usage.prompt_tokens}+{step.usage.completion_tokens} tokens"

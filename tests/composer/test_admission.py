@@ -260,10 +260,31 @@ def test_a_client_that_hangs_up_while_reserving_leaves_nothing_reserved(tmp_path
     with closing(Admission(tmp_path / "keys.db")) as admission:
         for i in range(30):
             asyncio.run(hang_up(admission, i / 10_000))
-        for thread in threading.enumerate():
-            if thread.name == "release":
-                thread.join()
-        assert admission.spent(key).reserved == 0
+    assert admission.spent(key).reserved == 0
+
+
+def test_a_client_that_hangs_up_while_settling_is_charged_all_the_same(tmp_path):
+    key = a_key(usd=1.0)
+
+    async def call(admission):
+        reservation = await admission.areserve(key, model="auto", tokens=1, usd=0.01)
+        try:
+            asyncio.current_task().cancel()  # is seen at the next await: while it settles
+            await reservation.asettle(tokens=1, usd=0.01)
+        finally:
+            await reservation.arelease()
+
+    with closing(Admission(tmp_path / "keys.db")) as admission:
+        for _ in range(20):
+            with pytest.raises(asyncio.CancelledError):
+                asyncio.run(call(admission))
+    assert admission.spent(key) == Spent(0.2, 0.0)
+
+
+def test_an_absurd_cost_is_charged_as_far_as_it_can_be_written(admission):
+    key = a_key(usd=1.0)
+    ask(admission, key).settle(tokens=1, usd=1e300)
+    refused(admission, key, usd=0)
 
 
 # -- models and rates ---------------------------------------------------------------------------
@@ -325,7 +346,7 @@ def test_a_refused_budget_takes_no_place_in_the_minute(admission):
     ask(admission, key)
     for _ in range(5):
         assert refused(admission, key).limit == "usd"
-    assert admission._rates._windows[key.id].tokens == 100
+    assert admission.rates._windows[key.id].tokens == 100
 
 
 def test_keys_do_not_share_limits(admission):

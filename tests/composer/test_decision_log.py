@@ -292,7 +292,7 @@ def test_odd_rows_do_not_cost_their_neighbours(log):
     odd = {"nan": float("nan"), "array": np.arange(3), "set": {1}, "text": "half \ud800"}
     log.add(logged("before"))
     log.add(replace(logged("odd"), decision=replace(DECISION, details=odd), cost=float("nan")))
-    log.add(replace(logged("names"), model="\ud800\0" * 500, prompt_tokens=10**30))
+    log.add(replace(logged("names"), model="\x1b[2J\ud800\0" * 500, prompt_tokens=10**30))
     log.add(replace(logged("error"), error="x" * 500))
     log.add(logged("before"))  # clients may repeat an id
     log.flush()
@@ -300,6 +300,7 @@ def test_odd_rows_do_not_cost_their_neighbours(log):
     assert len(log.recent()) == 5
     assert log.get("odd").decision.details["array"] == [0, 1, 2]
     assert len(log.get("names").model) == 255
+    assert log.get("names").model.isprintable()
     assert log.get("before") is not None
 
 
