@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from composer.locations import database_location
 from composer.trace import Answer
 from experts_registry.errors import DataError, OptionError
 from experts_registry.registry import Registry
@@ -187,8 +188,7 @@ class FeedbackDesk:
 
 def feedback_location(registry: Registry) -> str:
     """Return the database URL or the absolute SQLite file where feedback is kept."""
-    where = registry.file.feedback or "feedback.db"
-    return where if "://" in where else str(registry.resolve(where))
+    return database_location(registry, "feedback")
 
 
 def query_digest(query: str) -> str:

@@ -12,6 +12,10 @@
     ├── BudgetError                   no assignment fits the stated budget
     ├── PromptError                   a query no expert could be asked
     │   └── ContextLengthError        longer than the expert's context window
+    ├── AccessError                   a request that may not be made; knows its HTTP status and code
+    │   ├── KeyRefusedError           the API key is unknown, expired or revoked (401)
+    │   ├── ForbiddenError            the key is good, but not for this model or verb (403)
+    │   └── LimitError                a rate or budget is used up (429); which, and for how long
     ├── OffersError                   asked an expert for something it does not offer
     ├── ExpertError                   a call to an expert failed
     │   ├── ExpertTimeoutError        no answer before the deadline
@@ -30,6 +34,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "AbstainError",
+    "AccessError",
     "ArtefactError",
     "BudgetError",
     "CapacityError",
@@ -42,6 +47,9 @@ __all__ = [
     "ExpertRequestError",
     "ExpertTimeoutError",
     "ExpertUnavailableError",
+    "ForbiddenError",
+    "KeyRefusedError",
+    "LimitError",
     "ModelSourceError",
     "OffersError",
     "OptionError",
@@ -100,6 +108,55 @@ class PromptError(ComposerError):
 
 class ContextLengthError(PromptError):
     """The prompt is longer than the expert's context window."""
+
+
+class AccessError(ComposerError):
+    """A request may not be made; the HTTP door answers with these, in OpenAI's words."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+
+
+class KeyRefusedError(AccessError):
+    """The API key is unknown, wrong, expired or revoked: one text for all, a client learns no more.
+
+    It takes no argument and so cannot carry a token anywhere.
+    """
+
+    status = 401
+    code = "invalid_api_key"
+
+    def __str__(self) -> str:
+        return "API key: is missing, unknown, expired or revoked; ask the operator for a valid one"
+
+
+class ForbiddenError(AccessError):
+    """The key is good, but not for this."""
+
+    code = "permission_denied"
+
+
+class LimitError(AccessError):
+    """A limit of the key is used up.
+
+    Args:
+        message: what a client may read.
+        limit: ``requests`` or ``tokens`` (a minute), or ``usd``.
+        retry_after: seconds until there may be room; None where waiting does not help.
+    """
+
+    status = 429
+
+    def __init__(self, message: str, limit: str, retry_after: float | None = None) -> None:
+        super().__init__(message, limit, retry_after)
+        self.limit, self.retry_after = limit, retry_after
+        is_budget = limit == "usd"
+        self.type = "insufficient_quota" if is_budget else limit
+        self.code = "insufficient_quota" if is_budget else "rate_limit_exceeded"
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class OffersError(ComposerError):

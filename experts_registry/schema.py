@@ -248,6 +248,16 @@ class RegistryFile(_Frozen):
         description="Where feedback is kept: an SQLite file relative to this file, or a database "
         "URL; by default feedback.db beside this file.",
     )
+    keys: str | None = Field(
+        None,
+        description="Where API keys and their spending are kept, written like 'feedback'; by "
+        "default keys.db beside this file.",
+    )
+    decisions: str | None = Field(
+        None,
+        description="Where the decision log is kept, written like 'feedback'; by default "
+        "decisions.db beside this file.",
+    )
 
 
 def registry_schema() -> dict[str, Any]:

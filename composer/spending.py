@@ -1,0 +1,232 @@
+"""USD budgets of API keys, in a database: reserved before a call, settled after it.
+
+A reservation is one conditional UPDATE, ``spent + reserved + amount <= budget``, so that neither
+threads nor processes can spend the same money twice. Sums are whole billionths of a USD.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from composer.database import Database
+from experts_registry.errors import LimitError, OptionError
+
+__all__ = ["Hold", "Period", "Spending", "Spent"]
+
+Period = Literal["day", "month", "total"]
+
+_MOST = 2e9  # USD; above every budget, and its billionths still fit 64 bits
+_METADATA = sa.MetaData()
+_SUMS = sa.Table(
+    "spending",
+    _METADATA,
+    sa.Column("key_id", sa.String(32), primary_key=True),
+    sa.Column("period", sa.String(10), primary_key=True),  # 2026-11-25, 2026-11 or total
+    sa.Column("spent", sa.BigInteger, nullable=False),
+    sa.Column("reserved", sa.BigInteger, nullable=False),
+)
+_HOLDS = sa.Table(
+    "holds",
+    _METADATA,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("key_id", sa.String(32), nullable=False),
+    sa.Column("period", sa.String(10), nullable=False),
+    sa.Column("nano_usd", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.Double, nullable=False),  # seconds since 1970
+)
+sa.Index("holds_by_key", _HOLDS.c.key_id, _HOLDS.c.expires)
+
+# Built once: building and caching an expression costs as much as SQLite takes to run it.
+_ROW = sa.update(_SUMS).where(
+    _SUMS.c.key_id == sa.bindparam("key"), _SUMS.c.period == sa.bindparam("in_period")
+)
+_NANO = sa.bindparam("nano", type_=sa.BigInteger)
+_RESERVE = _ROW.where(
+    _SUMS.c.spent + _SUMS.c.reserved + _NANO <= sa.bindparam("most", type_=sa.BigInteger)
+).values(reserved=_SUMS.c.reserved + _NANO)
+_SETTLE = _ROW.values(
+    spent=_SUMS.c.spent + _NANO,
+    reserved=_SUMS.c.reserved - sa.bindparam("held", type_=sa.BigInteger),
+)
+_BEGIN, _HOLD = sa.insert(_SUMS), sa.insert(_HOLDS)
+_DROP = sa.delete(_HOLDS).where(_HOLDS.c.id == sa.bindparam("hold"))
+_READ = sa.select(_SUMS.c.spent, _SUMS.c.reserved).where(
+    _SUMS.c.key_id == sa.bindparam("key"), _SUMS.c.period == sa.bindparam("in_period")
+)
+_DEAD = sa.select(_HOLDS).where(
+    _HOLDS.c.key_id == sa.bindparam("key"), _HOLDS.c.expires < sa.bindparam("now")
+)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Money that is set aside for one call."""
+
+    id: str
+    key_id: str
+    period: str
+    nano_usd: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """USD of a key in one period: paid, and set aside for calls that are running."""
+
+    usd: float = 0.0
+    reserved: float = 0.0
+
+
+class Spending:
+    """What every key has spent.
+
+    Args:
+        where: a database URL, or the path of an SQLite file.
+        hold_seconds: after this a reservation that nobody settled, as its process died, may be
+            given to others. A call that lasts longer is charged all the same when it settles,
+            but its money may have been promised twice: let no request live longer.
+        clock: seconds since 1970.
+        busy_seconds: longest wait for another writer of an SQLite file.
+    """
+
+    def __init__(
+        self,
+        where: str | Path,
+        *,
+        hold_seconds: float = 900.0,
+        clock: Callable[[], float] = time.time,
+        busy_seconds: float = 10.0,
+    ) -> None:
+        # A power cut may cost the sums of its last seconds; waiting for the disk would cost every
+        # request two fsyncs. The end of a process costs nothing.
+        tables = (_SUMS, _HOLDS)
+        self._database = Database(where, "keys", tables, busy_seconds=busy_seconds, is_synced=False)
+        self._hold_seconds, self._clock = hold_seconds, clock
+
+    def reserve(self, key_id: str, usd: float, *, budget: float, per: Period) -> Hold:
+        """Set money aside, unless that exceeds the budget of this period.
+
+        Raises:
+            LimitError: it would.
+            DataError: the database cannot be written.
+        """
+        nano, most = _nano(usd, ROUND_CEILING), _nano(budget, ROUND_FLOOR)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        hold = Hold(uuid4().hex, key_id, _name(now, per), nano)
+        if nano > most:
+            raise _refusal(usd, budget, per, None)
+        if self._hold(hold, most) or (self._made_room(hold) and self._hold(hold, most)):
+            return hold
+        raise _refusal(usd, budget, per, _rest(now, per))
+
+    def settle(self, hold: Hold, usd: float) -> None:
+        """Turn a reservation into what the call did cost, also where that is more."""
+        self._end(hold, _nano(usd, ROUND_CEILING))
+
+    def spend(self, key_id: str, usd: float, *, per: Period = "total") -> None:
+        """Note what a key without a budget has spent."""
+        sums = {"key": key_id, "in_period": self._period(per)}
+        grown = sums | {"nano": _nano(usd, ROUND_CEILING), "held": 0}
+        if not self._execute(_SETTLE, grown):
+            self._begin(key_id, sums["in_period"])
+            self._execute(_SETTLE, grown)
+
+    def spent(self, key_id: str, *, per: Period = "total") -> Spent:
+        """Return what a key has spent and set aside in this period."""
+        if not self._database.exists():
+            return Spent()
+        with self._database.reading() as connection:
+            sums = {"key": key_id, "in_period": self._period(per)}
+            row = connection.execute(_READ, sums).first()
+        return Spent(*(nano / 1e9 for nano in row)) if row else Spent()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _hold(self, hold: Hold, most: int) -> bool:
+        sums = {"key": hold.key_id, "in_period": hold.period, "nano": hold.nano_usd, "most": most}
+        row = {**vars(hold), "expires": self._clock() + self._hold_seconds}
+        with self._database.writing() as connection:
+            if not connection.execute(_RESERVE, sums).rowcount:
+                return False
+            connection.execute(_HOLD, row)
+            return True
+
+    def _made_room(self, hold: Hold) -> bool:
+        """Begin the period's row, or give dead reservations back; tell whether one was done."""
+        sums = {"key": hold.key_id, "in_period": hold.period}
+        with self._database.reading() as connection:
+            is_new = connection.execute(_READ, sums).first() is None
+            dead = connection.execute(_DEAD, {"key": hold.key_id, "now": self._clock()}).all()
+        if is_new:
+            self._begin(hold.key_id, hold.period)
+        for row in dead:
+            self._end(Hold(*row[:4]), 0, is_dead=True)
+        return is_new or bool(dead)
+
+    def _end(self, hold: Hold, nano: int, *, is_dead: bool = False) -> None:
+        """Delete a reservation and count what it came to."""
+        sums = {"key": hold.key_id, "in_period": hold.period, "nano": nano}
+        with self._database.writing() as connection:
+            gone = connection.execute(_DROP, {"hold": hold.id}).rowcount
+            # If another process took it for dead, nothing is set aside for it any more.
+            if gone or not is_dead:
+                connection.execute(_SETTLE, sums | {"held": hold.nano_usd if gone else 0})
+
+    def _begin(self, key_id: str, period: str) -> None:
+        row = {"key_id": key_id, "period": period, "spent": 0, "reserved": 0}
+        with suppress(IntegrityError):  # somebody else began it in between
+            self._execute(_BEGIN, row)
+
+    def _execute(self, statement: sa.Update | sa.Insert, values: dict[str, Any]) -> int:
+        with self._database.writing() as connection:
+            return connection.execute(statement, values).rowcount
+
+    def _period(self, per: Period) -> str:
+        return _name(datetime.fromtimestamp(self._clock(), UTC), per)
+
+
+def _nano(usd: float, rounding: str) -> int:
+    """Return whole billionths; the noise of binary fractions, below 1e-12 USD, is not rounded."""
+    if not (math.isfinite(usd) and usd >= 0):
+        raise OptionError(f"usd: {usd!r} is not an amount; use 0 or more")
+    nano = round(Decimal(str(min(usd, _MOST))) * 1_000_000_000, 3)
+    return int(nano.to_integral_value(rounding))
+
+
+def _name(now: datetime, per: Period) -> str:
+    """Name the period that a moment lies in; periods change at midnight UTC."""
+    return {"day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}", "total": "total"}[per]
+
+
+def _rest(now: datetime, per: Period) -> float | None:
+    """Return the seconds until the next period."""
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if per == "day":
+        return (today + timedelta(days=1) - now).total_seconds()
+    if per == "month":
+        return ((today.replace(day=1) + timedelta(days=32)).replace(day=1) - now).total_seconds()
+    return None
+
+
+def _refusal(usd: float, budget: float, per: Period, wait: float | None) -> LimitError:
+    of = "in total" if per == "total" else f"a {per}"
+    told = "ask the operator for more" if wait is None else "wait for the next period"
+    return LimitError(
+        f"API key: its budget of {budget:g} USD {of} has no room for a call of up to {usd:g} USD; "
+        f"ask for fewer tokens, or {told}",
+        "usd",
+        wait,
+    )
