@@ -19,7 +19,7 @@ from composer.streaming import ChunkStream, Plan, Progress, Stream, chunks_of
 from composer.trace import Answer, Ledger
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
-from experts_registry.types import Chunk, Generation, Message, Prompt
+from experts_registry.types import Chunk, FloatArray, Generation, Message, Prompt, Role
 from routers.base import Decision
 
 __all__ = ["Composer"]
@@ -54,12 +54,28 @@ class Composer:
     @classmethod
     def load(cls, path: str | Path, *, workers: bool = False) -> Self:
         """Read an expert file; ``workers`` runs its experts on Ray instead of in this process."""
-        registry = Registry.load(path)
-        if not workers:
-            return cls(registry)
-        from composer.ray_dispatch import RayDispatcher
+        return cls.over(Registry.load(path), workers=workers)
 
-        return cls(registry, dispatcher=RayDispatcher(registry.llms))
+    @classmethod
+    def over(
+        cls, registry: Registry, *, workers: bool = False, before: "Composer | None" = None
+    ) -> Self:
+        """Ask a registry that is loaded already.
+
+        Args:
+            registry: the experts and compositions.
+            workers: run them on Ray instead of in this process.
+            before: a composer of an older edition, whose answers may still get feedback here.
+        """
+        dispatcher: Dispatcher | None = None
+        if workers:
+            from composer.ray_dispatch import RayDispatcher
+
+            dispatcher = RayDispatcher(registry.llms)
+        composer = cls(registry, dispatcher=dispatcher)
+        if before is not None:
+            composer._feedback.join(before._feedback)
+        return composer
 
     # -- choose ---------------------------------------------------------------------------------
 
@@ -146,6 +162,20 @@ class Composer:
         """Answer a query piece by piece; iterate over the result with ``for``."""
         return self.astream(text_or_messages, model=model, **sampling)
 
+    # -- embed ----------------------------------------------------------------------------------
+
+    def embed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
+        """Return one unit float32 row per text, (n, d), from a retriever.
+
+        Raises:
+            UnknownNameError: no retriever is called ``model``.
+        """
+        return self._routing.embedder(model).embed(texts, role=role)
+
+    async def aembed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
+        """Async twin of `embed`: the retriever computes in a thread."""
+        return await asyncio.to_thread(self.embed, texts, model=model, role=role)
+
     # -- learn ----------------------------------------------------------------------------------
 
     def feedback(self, answer: Answer | str, quality: float, *, grader: str = "user") -> Feedback:
@@ -159,7 +189,8 @@ class Composer:
 
         Raises:
             OptionError: the quality is not in [0, 1].
-            DataError: no such answer is known, or the feedback cannot be stored.
+            UnknownAnswerError: no such answer is known.
+            DataError: the feedback cannot be stored.
         """
         return self._feedback.take(answer, quality, grader)
 
