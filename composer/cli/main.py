@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from composer.cli import ask, experts, feedback, learn, show
+from composer.cli import ask, experts, feedback, learn, serve, show
 from composer.cli.output import error_json, print_json
 from experts_registry.errors import ComposerError, DataError
 
@@ -37,6 +37,7 @@ app.command()(feedback.retrain)
 app.command()(ask.route)
 app.command()(ask.ask)
 app.command()(ask.chat)
+app.command()(serve.serve)
 app.command()(learn.demo)
 app.command()(show.version)
 app.command()(show.doctor)

@@ -18,8 +18,12 @@ CALL = {
 
 @dataclass
 class Upstream:
-    """Remembers what it was asked, and how often a client left before its answer."""
+    """Remembers what it was asked, and how often a client left before its answer.
 
+    "wait" is answered once ``is_released``; "hang" and the end of "stall" never are.
+    """
+
+    is_released: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
     hung_up: int = 0
     waiting: int = 0
@@ -46,6 +50,7 @@ class Upstream:
         elif request["stream"]:
             await self._stream(asked, receive, send)
         else:
+            await self._wait(asked)
             await _send(send, 200, _whole(asked, request))
 
     async def _hang(self, receive: Receive) -> None:
@@ -54,6 +59,12 @@ class Upstream:
             pass
         self.waiting -= 1
         self.hung_up += 1
+
+    async def _wait(self, asked: str) -> None:
+        self.waiting += asked == "wait"
+        while asked == "wait" and not self.is_released:
+            await asyncio.sleep(0.01)
+        self.waiting -= asked == "wait"
 
     async def _stream(self, asked: str, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream")]
@@ -70,6 +81,7 @@ class Upstream:
         if asked == "stall":
             await self._hang(receive)
             return
+        await self._wait(asked)
         if asked != "cut":
             reason = "tool_calls" if asked == "tool" else "stop"
             await _event(send, {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
