@@ -203,11 +203,12 @@ class Composer:
     # -- inside ---------------------------------------------------------------------------------
 
     async def _plan(self, prompt: Prompt, model: str) -> Plan:
-        # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
-        decision = await asyncio.to_thread(self._decide, prompt, model)
         composition = self._routing.composition(model)
         if composition is None:
+            decision = self._routing.decide(prompt, model)
             return Plan(prompt, decision, model, f"expert {model!r}")
+        # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
+        decision = await asyncio.to_thread(self._decide, prompt, model)
         limits = composition.limits
         return Plan(
             prompt.limited(max_tokens=limits.max_tokens),

@@ -20,9 +20,10 @@ def serve(
 ) -> None:
     """Serve the experts as OpenAI's API; edits of the file are followed.
 
-    Any OpenAI client can ask: its base URL is the address that is printed, its API key any text,
-    its model 'auto', a composition or an expert. Response headers x-composer-... say who answered
-    and at what cost; POST /v1/route says who would. Ctrl-C or SIGTERM lets requests in flight
+    Any OpenAI client can ask: its base URL is the address that is printed,
+    its API key any text, its model 'auto', a composition or an expert.
+    Response headers x-composer-... say who answered and at what cost;
+    POST /v1/route says who would. Ctrl-C or SIGTERM lets requests in flight
     finish, for at most 30 s.
 
     Example: expert-composer serve --registry experts.yaml --port 8000

@@ -20,6 +20,7 @@ from composer.http.deciding import feedback, route
 from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
 from composer.http.models import model, models
+from composer.http.origin import require_same_origin
 from composer.http.state import health, ready, registry
 from composer.sdk import Composer
 
@@ -70,7 +71,10 @@ class _Served:
         self._editions, self._endpoint = editions, endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_object(receive) if scope["method"] == "POST" else {}
+        body = {}
+        if scope["method"] == "POST":
+            require_same_origin(scope)
+            body = await read_object(receive)
         async with self._editions.lend() as composer, while_connected(receive):
             asked = Asked(
                 composer=composer,

@@ -18,6 +18,8 @@ MAX_DEPTH = 64
 _MOST_DISCARDED = 5 * MAX_BYTES
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # once: building it is slow
+
 
 async def read_object(receive: Receive) -> dict[str, Any]:
     """Read the JSON object of a request.
@@ -107,9 +109,9 @@ def _said(error: Exception) -> str:
 def json_bytes(value: Any) -> bytes:
     """Write JSON; NaN, which it does not know, becomes null."""
     try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        return _ENCODER.encode(value).encode()
     except ValueError:
-        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).encode()
+        return _ENCODER.encode(_finite(value)).encode()
 
 
 def _finite(value: Any) -> Any:

@@ -110,6 +110,13 @@ def test_unknown_paths_and_methods_are_json_errors(raw):
     assert error_of(raw.put("/v1/models"))[0] == 405
 
 
+def test_a_page_of_another_site_cannot_spend_money(raw, url):
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        response = raw.post(CHAT, json=GOOD, headers={"origin": origin})
+        assert error_of(response)[:3] == (403, "invalid_request_error", "origin")
+    assert raw.post(CHAT, json=GOOD, headers={"origin": url}).is_success
+
+
 def test_an_unknown_model_is_openais_404(client):
     with pytest.raises(openai.NotFoundError, match="did you mean 'cheap'") as raised:
         client.chat.completions.create(**{**GOOD, "model": "chaep"})
