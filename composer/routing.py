@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from composer.dispatch import open_embedder
+from composer.opening import open_embedder
 from composer.selecting import Selecting, selecting
 from experts_registry.errors import (
     ArtefactError,

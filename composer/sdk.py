@@ -65,13 +65,18 @@ class Composer:
         Args:
             registry: the experts and compositions.
             workers: run them on Ray instead of in this process.
-            before: a composer of an older edition, whose answers may still get feedback here.
+            before: a composer of an older edition, whose answers may still get feedback here, and
+                whose open experts are shared where their specs are the same.
         """
-        dispatcher: Dispatcher | None = None
+        older = before.dispatcher if before is not None else None
+        dispatcher: Dispatcher
         if workers:
             from composer.ray_dispatch import RayDispatcher
 
             dispatcher = RayDispatcher(registry.llms)
+        else:
+            shared = older if isinstance(older, LocalDispatcher) else None
+            dispatcher = LocalDispatcher(registry.llms, before=shared)
         composer = cls(registry, dispatcher=dispatcher)
         if before is not None:
             composer._feedback.join(before._feedback)
