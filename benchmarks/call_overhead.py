@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import ray
 
 from composer import Composer
-from composer.dispatch import open_embedder, open_llm
+from composer.opening import open_embedder, open_llm
 from composer.ray_dispatch import RayDispatcher
 from composer.training import train
 from experts_registry import Prompt, Registry

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from composer.dispatch import open_embedder, open_llm
+from composer.opening import open_embedder, open_llm
 from composer.routing import Routing
 from experts_registry.errors import ComposerError
 from experts_registry.lines import KeyPath, parse_yaml, read_text

@@ -7,29 +7,25 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from composer.opening import open_llm
 from experts_registry.errors import (
     ComposerError,
     ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
-    OffersError,
-    PluginError,
-    RegistryError,
     unknown_name,
 )
-from experts_registry.plugins import load_plugin
 from experts_registry.schema import ExpertSpec
-from experts_registry.types import LLM, Chunk, Embedder, Generation, Prompt
+from experts_registry.types import LLM, Chunk, Generation, Prompt
 
 __all__ = [
     "Dispatcher",
     "LocalDispatcher",
     "Slots",
     "deadline",
-    "open_embedder",
-    "open_llm",
     "timed",
 ]
 
@@ -60,53 +56,6 @@ class Dispatcher(Protocol):
     async def aclose(self) -> None:
         """Stop every expert and free what it holds."""
         ...
-
-
-def open_llm(spec: ExpertSpec) -> LLM:
-    """Build the backend of an LLM; weights may load at its first call.
-
-    Raises:
-        RegistryError: the expert is a retriever, or its options are wrong.
-        OffersError: the file promises something that the backend does not offer.
-    """
-    backend = _open(spec, "llm")
-    if not isinstance(backend, LLM):
-        raise RegistryError(
-            f"expert {spec.name!r}: backend {spec.backend!r} is no LLM; use another"
-        )
-    return backend
-
-
-def open_embedder(spec: ExpertSpec) -> Embedder:
-    """Build the backend of a retriever, as `open_llm` does for an LLM."""
-    backend = _open(spec, "retriever")
-    if not isinstance(backend, Embedder):
-        raise RegistryError(
-            f"expert {spec.name!r}: backend {spec.backend!r} does not embed; "
-            "use sentence_transformers"
-        )
-    return backend
-
-
-def _open(spec: ExpertSpec, kind: str) -> Any:
-    if spec.kind != kind:
-        raise RegistryError(f"expert {spec.name!r}: is a {spec.kind}; a {kind} is needed here")
-    cls = load_plugin("backends", spec.backend)
-    offered = getattr(cls, "offers", ("text",))
-    if missing := [offer for offer in spec.offers if offer not in offered]:
-        raise OffersError(
-            f"expert {spec.name!r}: backend {spec.backend!r} does not offer "
-            f"{', '.join(missing)}; it offers {', '.join(offered)}"
-        )
-    try:
-        return cls(spec)
-    except ComposerError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"expert {spec.name!r}: backend {spec.backend!r} cannot be built: "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 class Slots:
@@ -170,10 +119,14 @@ async def timed(chunks: AsyncIterator[T], who: str, seconds: float | None) -> As
     Each wait has a scope of its own: one around a ``yield`` would belong to whichever task
     asked for the first item.
     """
+    if seconds is None:  # most streams: a scope an item would be half of their cost
+        async for item in chunks:
+            yield item
+        return
     now = asyncio.get_running_loop().time
-    end = None if seconds is None else now() + seconds
+    end = now() + seconds
     while True:
-        async with deadline(who, seconds, left=None if end is None else end - now()):
+        async with deadline(who, seconds, left=end - now()):
             try:
                 item = await anext(chunks)
             except StopAsyncIteration:
@@ -181,17 +134,45 @@ async def timed(chunks: AsyncIterator[T], who: str, seconds: float | None) -> As
         yield item
 
 
-class LocalDispatcher:
-    """Runs experts in this process: each is built once, at its first call, and then kept."""
+@dataclass
+class _Kept:
+    """An open expert, and how many dispatchers hold it."""
 
-    def __init__(self, experts: Mapping[str, ExpertSpec]) -> None:
+    llm: LLM
+    holders: int = 1
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> None:
+        with self._lock:
+            self.holders += 1
+
+    def is_free_without_me(self) -> bool:
+        with self._lock:
+            self.holders -= 1
+            return not self.holders
+
+
+class LocalDispatcher:
+    """Runs experts in this process: each is built once, at its first call, and then kept.
+
+    Args:
+        experts: by name.
+        before: the dispatcher of an older edition; what it has open and did not change is shared,
+            with its limit, and closed by whichever of the two closes last.
+    """
+
+    def __init__(
+        self, experts: Mapping[str, ExpertSpec], *, before: "LocalDispatcher | None" = None
+    ) -> None:
         self._specs = dict(experts)
+        self._open = before._lend(self._specs) if before is not None else {}
         self._slots = {
             name: Slots(spec.limits.concurrency)
             for name, spec in self._specs.items()
             if spec.limits.concurrency
         }
-        self._open: dict[str, LLM] = {}
+        if before is not None:
+            self._slots |= {n: slots for n, slots in before._slots.items() if n in self._open}
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {name: threading.Lock() for name in self._specs}
         self._is_closed = False
@@ -236,9 +217,10 @@ class LocalDispatcher:
         """Close every expert; calls after that are refused."""
         with self._lock:
             self._is_closed = True
-            llms, self._open = list(self._open.values()), {}
+            held, self._open = list(self._open.values()), {}
+        mine = [kept.llm for kept in held if kept.is_free_without_me()]
         # Together: one that fails to close must not keep the others open.
-        ends = await asyncio.gather(*map(_close, llms), return_exceptions=True)
+        ends = await asyncio.gather(*map(_close, mine), return_exceptions=True)
         for error in filter(None, ends):
             logger.warning("an expert did not close: %s", error)
 
@@ -251,23 +233,31 @@ class LocalDispatcher:
     def _turn(self, expert: str) -> Any:
         return self._slots.get(expert) or _NoLimit()
 
+    def _lend(self, specs: Mapping[str, ExpertSpec]) -> dict[str, _Kept]:
+        with self._lock:
+            same = {n: kept for n, kept in self._open.items() if specs.get(n) == self._specs[n]}
+            for kept in same.values():
+                kept.take()
+            return same
+
     async def _llm(self, expert: str) -> LLM:
-        if (llm := self._open.get(expert)) is not None:
-            return llm
+        if (kept := self._open.get(expert)) is not None:
+            return kept.llm
         # In a thread: importing a backend and reading weights must not stop the event loop.
         return await asyncio.to_thread(self._build, expert)
 
     def _build(self, expert: str) -> LLM:
         spec = self._spec(expert)
         with self._opening[expert]:
-            if (llm := self._open.get(expert)) is None:
-                llm = open_llm(spec)
-                with self._lock:
-                    if self._is_closed:
-                        raise ExpertUnavailableError(
-                            f"expert {expert!r}: the dispatcher is closed; make a new one"
-                        )
-                    self._open[expert] = llm
+            if (kept := self._open.get(expert)) is not None:
+                return kept.llm
+            llm = open_llm(spec)
+            with self._lock:
+                if self._is_closed:
+                    raise ExpertUnavailableError(
+                        f"expert {expert!r}: the dispatcher is closed; make a new one"
+                    )
+                self._open[expert] = _Kept(llm)
         return llm
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from composer.locations import database_location
 from composer.trace import Answer
-from experts_registry.errors import DataError, OptionError
+from experts_registry.errors import DataError, OptionError, UnknownAnswerError
 from experts_registry.registry import Registry
 from routers.decision import Decision
 
@@ -124,23 +124,18 @@ class FeedbackDesk:
         characters: int = _KEPT_CHARACTERS,
     ) -> None:
         self._registry = registry
-        self._answers, self._characters = answers, characters
-        self._recent: OrderedDict[str, Feedback] = OrderedDict()
-        self._size = 0
+        self._recent = _Recent(answers, characters)
         self._store: FeedbackStore | None = None
         self._lock = threading.Lock()
 
+    def join(self, other: "FeedbackDesk") -> None:
+        """Know the answers that another desk knows, and share what both are told from now on."""
+        self._recent = other._recent
+
     def remember(self, answer: Answer) -> Answer:
         """Keep what feedback on this answer will need; return the answer."""
-        if not (answer.query.strip() and answer.steps):  # nothing that a router could learn from
-            return answer
-        draft = Feedback.on(answer, 0.0)
-        with self._lock:
-            self._recent[draft.answer_id] = draft
-            self._size += len(draft.query)
-            while len(self._recent) > self._answers or self._size > self._characters:
-                _, oldest = self._recent.popitem(last=False)
-                self._size -= len(oldest.query)
+        if answer.query.strip() and answer.steps:  # else a router could learn nothing from it
+            self._recent.add(Feedback.on(answer, 0.0))
         return answer
 
     def take(self, answer: Answer | str, quality: float, grader: str) -> Feedback:
@@ -148,7 +143,8 @@ class FeedbackDesk:
 
         Raises:
             OptionError: the quality is not in [0, 1].
-            DataError: no such answer is known, or the store cannot be written.
+            UnknownAnswerError: no such answer is known.
+            DataError: the store cannot be written.
         """
         if isinstance(answer, Answer):
             feedback = Feedback.on(answer, quality, grader=grader)
@@ -175,15 +171,35 @@ class FeedbackDesk:
                 self._store = None
 
     def _draft(self, answer_id: str) -> Feedback:
-        with self._lock:
-            draft = self._recent.get(answer_id)
-        draft = draft or self.store.get(answer_id)
+        draft = self._recent.get(answer_id) or self.store.get(answer_id)
         if draft is None:
-            raise DataError(
+            raise UnknownAnswerError(
                 f"feedback: answer {answer_id!r} is not known; give feedback on one of the last "
-                f"{self._answers} answers of this process, or on one that already has some"
+                f"{self._recent.answers} answers of this process, or on one that already has some"
             )
         return draft
+
+
+class _Recent:
+    """Drafts of the last answers, safe from any thread."""
+
+    def __init__(self, answers: int, characters: int) -> None:
+        self.answers, self._characters = answers, characters
+        self._drafts: OrderedDict[str, Feedback] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def add(self, draft: Feedback) -> None:
+        with self._lock:
+            self._drafts[draft.answer_id] = draft
+            self._size += len(draft.query)
+            while len(self._drafts) > self.answers or self._size > self._characters:
+                _, oldest = self._drafts.popitem(last=False)
+                self._size -= len(oldest.query)
+
+    def get(self, answer_id: str) -> Feedback | None:
+        with self._lock:
+            return self._drafts.get(answer_id)
 
 
 def feedback_location(registry: Registry) -> str:

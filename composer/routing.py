@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from composer.dispatch import open_embedder
+from composer.opening import open_embedder
 from composer.selecting import Selecting, selecting
 from experts_registry.errors import (
     ArtefactError,
@@ -16,6 +16,7 @@ from experts_registry.errors import (
     OffersError,
     PluginError,
     RegistryError,
+    UnknownNameError,
     unknown_name,
 )
 from experts_registry.registry import Registry
@@ -42,7 +43,7 @@ class Routing:
         self._registry = registry
         self._routers: dict[str, Router | None] = {}
         self._selects: dict[str, Selecting] = {}
-        self._encoder: Embedder | None = None
+        self._embedders: dict[str, Embedder] = {}
         self._lock = threading.RLock()
 
     def composition(self, model: str) -> Composition | None:
@@ -59,7 +60,7 @@ class Routing:
         if model == AUTO:
             return Composition(name=AUTO)
         if model in self._registry.retrievers:
-            raise RegistryError(f"model {model!r} is a retriever; ask an LLM or a composition")
+            raise UnknownNameError(f"model {model!r} is a retriever; ask an LLM or a composition")
         raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms})
 
     def decide(self, prompt: Prompt, model: str) -> Decision:
@@ -104,23 +105,34 @@ class Routing:
         Raises:
             RegistryError: the file names no encoder.
         """
+        spec = self._registry.encoder
+        if spec is None:
+            raise RegistryError(
+                f"{self._registry.path}: encoder: a router needs one; register a retriever "
+                "and name it under 'encoder:'"
+            )
+        return self.embedder(spec.name)
+
+    def embedder(self, name: str) -> Embedder:
+        """Return a retriever, opened once.
+
+        Raises:
+            UnknownNameError: no retriever has that name.
+        """
         with self._lock:
-            if self._encoder is None:
-                spec = self._registry.encoder
-                if spec is None:
-                    raise RegistryError(
-                        f"{self._registry.path}: encoder: a router needs one; register a retriever "
-                        "and name it under 'encoder:'"
-                    )
-                self._encoder = open_embedder(spec)
-            return self._encoder
+            if name not in self._embedders:
+                retrievers = self._registry.retrievers
+                if name not in retrievers:
+                    raise unknown_name("retriever", name, retrievers)
+                self._embedders[name] = open_embedder(retrievers[name])
+            return self._embedders[name]
 
     def close(self) -> None:
-        """Free the encoder."""
+        """Free the retrievers."""
         with self._lock:
-            if self._encoder is not None:
-                self._encoder.close()
-                self._encoder = None
+            for embedder in self._embedders.values():
+                embedder.close()
+            self._embedders.clear()
 
     def _members(self, composition: Composition) -> Mapping[str, ExpertSpec]:
         llms = self._registry.llms

@@ -1,82 +1,31 @@
 """The Python door: `Composer` asks experts and returns answers that say how they came about."""
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from collections.abc import Sequence as Seq
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from contextlib import aclosing
 from pathlib import Path
 from types import CoroutineType
 from typing import Any, Self, TypeVar
 
 from composer.background import BackgroundLoop
-from composer.dispatch import Dispatcher, LocalDispatcher, deadline, timed
+from composer.dispatch import Dispatcher, LocalDispatcher, deadline
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
 from composer.routing import Routing
-from composer.strategies import FAILOVER, Single, Strategy, order_of_call
+from composer.strategies import Strategy
+from composer.streaming import ChunkStream, Plan, Progress, Stream, chunks_of
 from composer.trace import Answer, Ledger
-from experts_registry.errors import ComposerError, ExpertUnavailableError, PluginError
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
-from experts_registry.types import Generation, Message, Prompt
+from experts_registry.types import Chunk, FloatArray, Generation, Message, Prompt, Role
 from routers.base import Decision
 
-__all__ = ["Composer", "Stream"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Composer"]
 
 T = TypeVar("T")
 Text = str | Seq[Message | Mapping[str, Any]] | Prompt
-
-
-@dataclass
-class Stream:
-    """Pieces of an answer as they come; ``answer`` is there once they have all been read."""
-
-    _pieces: AsyncGenerator[str]
-    _wait: Callable[[Awaitable[Any]], Any]
-    _answer: list[Answer]
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self._pieces
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            while (piece := self._wait(anext(self._pieces, None))) is not None:
-                yield piece
-        finally:
-            with suppress(ExpertUnavailableError):  # closed meanwhile: nothing is left to stop
-                self._wait(self._pieces.aclose())
-
-    async def aclose(self) -> None:
-        """Stop the expert."""
-        await self._pieces.aclose()
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer.
-
-        Raises:
-            ComposerError: the stream has not been read to its end.
-        """
-        if not self._answer:
-            raise ComposerError("stream: is not finished; read it to its end first")
-        return self._answer[0]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A decided request: what to send, to whom, how, and for how long."""
-
-    prompt: Prompt
-    decision: Decision
-    model: str
-    who: str
-    strategy: str = "single"
-    seconds: float | None = None
 
 
 class Composer:
@@ -105,12 +54,33 @@ class Composer:
     @classmethod
     def load(cls, path: str | Path, *, workers: bool = False) -> Self:
         """Read an expert file; ``workers`` runs its experts on Ray instead of in this process."""
-        registry = Registry.load(path)
-        if not workers:
-            return cls(registry)
-        from composer.ray_dispatch import RayDispatcher
+        return cls.over(Registry.load(path), workers=workers)
 
-        return cls(registry, dispatcher=RayDispatcher(registry.llms))
+    @classmethod
+    def over(
+        cls, registry: Registry, *, workers: bool = False, before: "Composer | None" = None
+    ) -> Self:
+        """Ask a registry that is loaded already.
+
+        Args:
+            registry: the experts and compositions.
+            workers: run them on Ray instead of in this process.
+            before: a composer of an older edition, whose answers may still get feedback here, and
+                whose open experts are shared where their specs are the same.
+        """
+        older = before.dispatcher if before is not None else None
+        dispatcher: Dispatcher
+        if workers:
+            from composer.ray_dispatch import RayDispatcher
+
+            dispatcher = RayDispatcher(registry.llms)
+        else:
+            shared = older if isinstance(older, LocalDispatcher) else None
+            dispatcher = LocalDispatcher(registry.llms, before=shared)
+        composer = cls(registry, dispatcher=dispatcher)
+        if before is not None:
+            composer._feedback.join(before._feedback)
+        return composer
 
     # -- choose ---------------------------------------------------------------------------------
 
@@ -182,13 +152,34 @@ class Composer:
 
     def astream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``async for``."""
-        answer: list[Answer] = []
-        pieces = self._pieces(Prompt.of(text_or_messages, **sampling), model, answer)
-        return Stream(pieces, self._loop.run, answer)
+        chunks = self.achunks(text_or_messages, model=model, **sampling)
+        return Stream(chunks, self._loop.run)
+
+    def achunks(
+        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
+    ) -> ChunkStream:
+        """Stream whole chunks, with tool calls, and who answers; `astream` gives their texts."""
+        progress: list[Progress] = []
+        prompt = Prompt.of(text_or_messages, **sampling)
+        return ChunkStream(self._chunks(prompt, model, progress), progress)
 
     def stream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``for``."""
         return self.astream(text_or_messages, model=model, **sampling)
+
+    # -- embed ----------------------------------------------------------------------------------
+
+    def embed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
+        """Return one unit float32 row per text, (n, d), from a retriever.
+
+        Raises:
+            UnknownNameError: no retriever is called ``model``.
+        """
+        return self._routing.embedder(model).embed(texts, role=role)
+
+    async def aembed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
+        """Async twin of `embed`: the retriever computes in a thread."""
+        return await asyncio.to_thread(self.embed, texts, model=model, role=role)
 
     # -- learn ----------------------------------------------------------------------------------
 
@@ -203,7 +194,8 @@ class Composer:
 
         Raises:
             OptionError: the quality is not in [0, 1].
-            DataError: no such answer is known, or the feedback cannot be stored.
+            UnknownAnswerError: no such answer is known.
+            DataError: the feedback cannot be stored.
         """
         return self._feedback.take(answer, quality, grader)
 
@@ -215,14 +207,15 @@ class Composer:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    async def _plan(self, prompt: Prompt, model: str) -> "_Plan":
-        # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
-        decision = await asyncio.to_thread(self._decide, prompt, model)
+    async def _plan(self, prompt: Prompt, model: str) -> Plan:
         composition = self._routing.composition(model)
         if composition is None:
-            return _Plan(prompt, decision, model, f"expert {model!r}")
+            decision = self._routing.decide(prompt, model)
+            return Plan(prompt, decision, model, f"expert {model!r}")
+        # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
+        decision = await asyncio.to_thread(self._decide, prompt, model)
         limits = composition.limits
-        return _Plan(
+        return Plan(
             prompt.limited(max_tokens=limits.max_tokens),
             decision,
             model,
@@ -237,45 +230,15 @@ class Composer:
         composition = self._routing.composition(model)
         return self._exploration.decide(decision, composition, prompt)
 
-    async def _pieces(
-        self, prompt: Prompt, model: str, answer: list[Answer]
-    ) -> AsyncGenerator[str]:
+    async def _chunks(
+        self, prompt: Prompt, model: str, progress: list[Progress]
+    ) -> AsyncGenerator[Chunk]:
         plan = await self._plan(prompt, model)
-        if load_plugin("strategies", plan.strategy) is not Single:
-            raise PluginError(
-                f"{plan.who}: strategy {plan.strategy!r} gives no pieces; ask it without streaming"
-            )
-        async with aclosing(self._failover(plan, answer)) as pieces:
-            async for piece in timed(pieces, plan.who, plan.seconds):
-                yield piece
-
-    async def _failover(self, plan: "_Plan", answer: list[Answer]) -> AsyncGenerator[str]:
-        """Stream from the first expert that begins; what was passed on cannot be taken back."""
-        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
-        experts = order_of_call(plan.decision, Single().attempts)
-        for expert in experts:
-            began, is_begun = time.perf_counter(), False
-            try:
-                source: Any = self.dispatcher.stream(expert, plan.prompt)
-                async with aclosing(source) as chunks:
-                    async for chunk in chunks:
-                        if chunk.generation is not None:
-                            ledger.answered(expert, began, chunk.generation.usage)
-                            whole = ledger.answer(chunk.generation, plan.decision)
-                            answer.append(self._feedback.remember(whole))
-                        elif chunk.text:
-                            is_begun = True
-                            yield chunk.text
-                if not answer:
-                    raise ExpertUnavailableError(
-                        f"expert {expert!r}: the stream ended early; ask again"
-                    )
-                return
-            except FAILOVER as error:
-                ledger.failed(expert, began, error)
-                if is_begun or expert == experts[-1]:
-                    raise
-                logger.warning("expert %s failed, asking the next best: %s", expert, error)
+        progress.append(Progress(plan, Ledger(self.registry, plan.prompt.query, plan.model)))
+        source = chunks_of(progress[0], self.dispatcher, self._feedback.remember)
+        async with aclosing(source) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def run(self, coroutine: Awaitable[T]) -> T:
         """Wait for a coroutine on the loop of the plain verbs, such as ``dispatcher.load``."""

@@ -72,11 +72,13 @@ class Ledger:
         registry: knows the prices.
         query: what routers read of the prompt.
         model: the composition or expert that was asked for.
+        id: of the answer to come.
     """
 
     registry: Registry
     query: str = ""
     model: str = ""
+    id: str = field(default_factory=lambda: uuid4().hex)
     steps: list[Step] = field(default_factory=list)
 
     def failed(self, expert: str, began: float, error: BaseException) -> None:
@@ -111,4 +113,5 @@ class Ledger:
             registry=self.registry.digest,
             query=self.query,
             model=self.model,
+            id=self.id,
         )

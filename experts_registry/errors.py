@@ -7,7 +7,8 @@
     ├── OptionError                   a hyperparameter, option or argument out of its range
     ├── PluginError                   a router, backend, strategy or grader that cannot be loaded
     ├── DataError                     outcomes, query files, artefacts
-    │   └── ArtefactError             a saved router or store that does not fit what it is used with
+    │   ├── ArtefactError             a saved router or store that does not fit what it is used with
+    │   └── UnknownAnswerError        feedback on an answer that nobody remembers
     ├── AbstainError                 no expert is expected to do well enough
     ├── BudgetError                   no assignment fits the stated budget
     ├── PromptError                   a query no expert could be asked
@@ -56,6 +57,7 @@ __all__ = [
     "PluginError",
     "PromptError",
     "RegistryError",
+    "UnknownAnswerError",
     "UnknownNameError",
     "nearest",
     "unknown_name",
@@ -92,6 +94,10 @@ class DataError(ComposerError):
 
 class ArtefactError(DataError):
     """A saved artefact does not fit what it is used with."""
+
+
+class UnknownAnswerError(DataError):
+    """Feedback is about an answer that nobody remembers."""
 
 
 class AbstainError(ComposerError):

@@ -13,6 +13,12 @@ SAYS = {
     "04_own_router": ["all checks passed"],
     "05_guard": ["dearer experts: paired gain +0.", "with guard: quality 0.", "explained: "],
     "06_evaluate": ["auto - best single: +0.", " better", "wrote report.html"],
+    "07_serve": [
+        "parrot: one two",
+        "asked auto, 2 attempts",
+        "one| two| three|",
+        "edited: Bonjour",
+    ],
 }
 
 

@@ -7,7 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("composer", "routers", "experts_registry")
-HEAVY = ("torch", "transformers", "ray", "faiss", "httpx", "sklearn", "pyarrow", "matplotlib")
+HEAVY = (
+    "torch", "transformers", "ray", "faiss", "httpx", "sklearn", "pyarrow", "matplotlib",
+    "starlette", "uvicorn",
+)  # fmt: skip
 
 
 def run(code):

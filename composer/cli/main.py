@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from composer.cli import ask, experts, feedback, keys, learn, logs, show
+from composer.cli import ask, experts, feedback, keys, learn, logs, serve, show
 from composer.cli.output import error_json, print_json
 from experts_registry.errors import ComposerError, DataError
 
@@ -39,6 +39,7 @@ app.command()(ask.ask)
 app.command()(ask.chat)
 app.add_typer(keys.app, name="keys")
 app.command()(logs.logs)
+app.command()(serve.serve)
 app.command()(learn.demo)
 app.command()(show.version)
 app.command()(show.doctor)

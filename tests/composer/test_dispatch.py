@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from composer.dispatch import LocalDispatcher, Slots, open_embedder, open_llm
+from composer.dispatch import LocalDispatcher, Slots
+from composer.opening import open_embedder, open_llm
 from experts_registry.errors import (
     ExpertTimeoutError,
     ExpertUnavailableError,
@@ -111,3 +112,28 @@ def test_an_offer_that_the_backend_lacks_is_refused():
 def test_a_retriever_is_no_llm_and_an_llm_no_retriever():
     with pytest.raises(RegistryError, match="is a llm; a retriever is needed"):
         open_embedder(echo("a"))
+
+
+def test_a_successor_keeps_open_what_did_not_change():
+    specs = {name: echo(name, limits={"concurrency": 1}) for name in ("same", "changed", "gone")}
+    edited = {"same": specs["same"], "changed": echo("changed", options={"prefix": "new: "})}
+
+    async def main():
+        old = LocalDispatcher(specs)
+        for name in specs:
+            await old.generate(name, Prompt.of("hello"))
+        new = LocalDispatcher(edited, before=old)
+        llm = await new._llm("same")
+        assert llm is await old._llm("same")
+        assert new._slots["same"] is old._slots["same"]
+        gone = await old._llm("gone")
+        await old.aclose()
+        with pytest.raises(ExpertUnavailableError, match="closed"):
+            await gone.generate(Prompt.of("hello"))
+        texts = [(await new.generate(name, Prompt.of("hello"))).text for name in edited]
+        assert texts == ["hello", "new: hello"]
+        await new.aclose()
+        with pytest.raises(ExpertUnavailableError, match="closed"):
+            await llm.generate(Prompt.of("hello"))
+
+    asyncio.run(main())

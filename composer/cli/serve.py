@@ -1,0 +1,39 @@
+"""The verb that serves."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from composer.cli.output import RegistryPath, Workers, say
+
+__all__ = ["serve"]
+
+
+def serve(
+    registry: RegistryPath = Path("experts.yaml"),
+    host: Annotated[
+        str, typer.Option(help="A loopback address; others need API keys, which are to come.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    workers: Workers = False,
+) -> None:
+    """Serve the experts as OpenAI's API; edits of the file are followed.
+
+    Any OpenAI client can ask: its base URL is the address that is printed,
+    its API key any text, its model 'auto', a composition or an expert.
+    Response headers x-composer-... say who answered and at what cost;
+    POST /v1/route says who would. Ctrl-C or SIGTERM lets requests in flight
+    finish, for at most 30 s.
+
+    Example: expert-composer serve --registry experts.yaml --port 8000
+    """
+    from composer.http import server
+
+    server.serve(registry, host=host, port=port, workers=workers, ready=_say_where)
+
+
+def _say_where(url: str) -> None:
+    say(f"Serving {url}/v1; Ctrl-C stops. Try:")
+    say(f"  curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\")
+    say("""    '{"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}'""")

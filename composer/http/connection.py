@@ -1,0 +1,119 @@
+"""One request from its first byte to its last: its id, its errors, and a client that leaves."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+from uuid import uuid4
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from composer.http.bodies import JsonResponse, json_bytes
+from composer.http.errors import ApiError, api_error, unexpected
+from experts_registry.errors import ComposerError
+
+__all__ = ["Guarded", "while_connected"]
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Cancel what is inside when the client hangs up; its request must have been read."""
+    task = cast("asyncio.Task[object]", asyncio.current_task())  # never None in a coroutine
+    watcher = asyncio.create_task(_cancel_at_hangup(receive, task))
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not (watcher.done() and not watcher.cancelled()):
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        watcher.cancel()
+
+
+async def _cancel_at_hangup(receive: Receive, task: "asyncio.Task[object]") -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
+
+
+class Guarded:
+    """Gives every answer an ``x-request-id``, and every failure the API's shape.
+
+    A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self  # makes the router raise what it would answer as plain text
+        sending = _Sending(send, f"req_{uuid4().hex}")
+        try:
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            logger.info("%s: the client hung up", sending.request_id)
+        except ComposerError as error:
+            await sending.fail(api_error(error), scope, receive)
+        except HTTPException as error:
+            await sending.fail(_no_such_path(error, scope), scope, receive)
+        except Exception as error:  # noqa: BLE001 - the one place: to log it and answer 500
+            # Without its message, which may quote a prompt.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("%s: %s\n%s", sending.request_id, type(error).__name__, where)
+            await sending.fail(unexpected(), scope, receive)
+
+
+class _Sending:
+    """Sends an answer, and knows how far it has come."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self.request_id = send, request_id
+        self._is_started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._is_started = True
+            message["headers"] = [
+                *message["headers"], (b"x-request-id", self.request_id.encode()),
+            ]  # fmt: skip
+        await self._send(message)
+
+    async def fail(self, error: ApiError, scope: Scope, receive: Receive) -> None:
+        """Tell the client, in the way that is still open."""
+        if error.status >= 500:
+            logger.warning("%s: answered %s %s", self.request_id, error.status, error.code)
+        if not self._is_started:
+            response = JsonResponse(error.body, error.status, headers=error.headers)
+            await response(scope, receive, self)
+            return
+        event = b"data: " + json_bytes(error.body) + b"\n\n"
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:
+    """Return the error for a path or a method that is not served."""
+    what = f"{scope['method']} {scope['path']}"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return ApiError(
+            405,
+            f"{what}: this method is not served here; use {allowed}",
+            code="method_not_allowed",
+            headers={"allow": allowed},
+        )
+    return ApiError(
+        error.status_code,
+        f"{what}: is not served; see GET /v1/models and POST /v1/chat/completions",
+        code="unknown_url",
+    )

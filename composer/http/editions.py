@@ -1,0 +1,100 @@
+"""Which composer serves: the newest edition of the expert file, while older ones finish."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from composer.checks import check_registry
+from composer.sdk import Composer
+from experts_registry.errors import ComposerError, RegistryError
+from experts_registry.registry import Registry
+from experts_registry.watch import watch
+
+__all__ = ["Editions"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Edition:
+    composer: Composer
+    users: int = 0
+    is_retired: bool = False
+
+
+@dataclass
+class Editions:
+    """Lends the current composer to requests; a replaced one is closed after its last request.
+
+    Args:
+        composer: the first.
+        workers: whether the composers of edited files run experts on Ray.
+    """
+
+    composer: Composer
+    workers: bool = False
+    last_reload: dict[str, Any] | None = None
+    _current: _Edition = field(init=False)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._current = _Edition(self.composer)
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[Composer]:
+        """Keep one composer for one request, whatever happens to the file meanwhile."""
+        edition = self._current
+        edition.users += 1
+        try:
+            yield edition.composer
+        finally:
+            edition.users -= 1
+            self._close_if_done(edition)
+
+    async def follow(self) -> None:
+        """Watch the file until cancelled; a bad edit leaves the last good edition serving."""
+        async for found in watch(self.composer.registry.path, current=self.composer.registry):
+            try:
+                if isinstance(found, Exception):
+                    raise found
+                composer = await asyncio.to_thread(self._built, found)
+            except ComposerError as error:
+                self._note(error=str(error))
+                logger.error("the edit was refused, the last good one serves on: %s", error)
+                continue
+            self._swap(composer)
+
+    async def aclose(self) -> None:
+        """Close every composer."""
+        self._current.is_retired = True
+        await self._current.composer.aclose()
+        await asyncio.gather(*self._closing)
+
+    def _built(self, registry: Registry) -> Composer:
+        """Build what the edit asks for, which shows mistakes that its text alone does not."""
+        wrong = [found.text for found in check_registry(registry) if found.level == "error"]
+        if wrong:
+            raise RegistryError("\n".join(wrong))
+        return Composer.over(registry, workers=self.workers, before=self.composer)
+
+    def _swap(self, composer: Composer) -> None:
+        retired, self._current = self._current, _Edition(composer)
+        self.composer = composer
+        retired.is_retired = True
+        self._note(error=None)
+        logger.info("generation %s serves", composer.registry.generation)
+        self._close_if_done(retired)
+
+    def _close_if_done(self, edition: _Edition) -> None:
+        if edition.is_retired and not edition.users and edition is not self._current:
+            task = asyncio.create_task(edition.composer.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _note(self, *, error: str | None) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.last_reload = {"ok": error is None, "time": now, "error": error}

@@ -1,0 +1,74 @@
+"""POST /v1/embeddings, from the registry's retrievers."""
+
+import base64
+import math
+from typing import Any
+
+import numpy as np
+from starlette.types import ASGIApp
+
+from composer.http.asked import Asked
+from composer.http.bodies import JsonResponse
+from composer.http.fields import UNSUPPORTED, Body, bad, integer, listed, require, text
+from experts_registry.types import FloatArray, Role
+
+__all__ = ["embeddings"]
+
+MAX_TEXTS = 2048
+_CHARACTERS_PER_TOKEN = 4  # retrievers do not count; a rough mean over English tokenizers
+
+
+async def embeddings(asked: Asked) -> ASGIApp:
+    """Embed texts."""
+    body = asked.body
+    require(body, "model")
+    model, texts, role = text(body, "model") or "", _texts(body), _role(body)
+    encoding = text(body, "encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise bad("encoding_format", f"{encoding!r} is neither float nor base64")
+    dimensions = integer(body, "dimensions", 1)
+    x = await asked.composer.aembed(texts, model=model, role=role)  # (n, d)
+    if dimensions not in (None, x.shape[1]):
+        raise bad(
+            "dimensions",
+            f"{model!r} has {x.shape[1]} and cannot be shortened; leave it out",
+            UNSUPPORTED,
+        )
+    tokens = sum(math.ceil(len(one) / _CHARACTERS_PER_TOKEN) for one in texts)
+    value = {
+        "object": "list",
+        "model": model,
+        "data": [
+            {"object": "embedding", "index": index, "embedding": _written(row, encoding)}
+            for index, row in enumerate(x)
+        ],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    generation = str(asked.composer.registry.generation)
+    headers = {"x-composer-expert": model, "x-composer-generation": generation}
+    return JsonResponse(value, headers=headers)
+
+
+def _written(row: FloatArray, encoding: str) -> Any:
+    if encoding == "base64":
+        return base64.b64encode(row.astype("<f4").tobytes()).decode()
+    return row.astype(np.float64).tolist()
+
+
+def _texts(body: Body) -> list[str]:
+    value = require(body, "input")
+    texts = [value] if isinstance(value, str) else listed(body, "input", MAX_TEXTS)
+    for one in texts:
+        if not isinstance(one, str):
+            raise bad("input", "token ids are not supported; send texts", "unsupported_value")
+        if not one:
+            raise bad("input", "holds an empty text; leave it out")
+    return texts
+
+
+def _role(body: Body) -> Role:
+    """Read what the texts are for; some retrievers embed a query differently from a passage."""
+    value = text(body, "input_type") or "passage"
+    if value not in ("query", "passage"):
+        raise bad("input_type", f"{value!r} is neither query nor passage")
+    return "query" if value == "query" else "passage"

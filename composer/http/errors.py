@@ -1,0 +1,103 @@
+"""What our errors are in OpenAI's API: status, type, code, and whether to come again."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from experts_registry.errors import (
+    AbstainError,
+    BudgetError,
+    CapacityError,
+    ComposerError,
+    ContextLengthError,
+    ExpertBusyError,
+    ExpertError,
+    ExpertReplyError,
+    ExpertRequestError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+    OffersError,
+    OptionError,
+    PromptError,
+    UnknownAnswerError,
+    UnknownNameError,
+)
+
+__all__ = ["ApiError", "api_error", "unexpected"]
+
+INVALID, SERVER = "invalid_request_error", "server_error"
+
+# The first that fits counts: a subclass stands before its base.
+_KINDS: tuple[tuple[type[ComposerError], tuple[int, str, str | None, str | None]], ...] = (
+    (UnknownNameError, (404, INVALID, "model_not_found", None)),
+    (UnknownAnswerError, (404, INVALID, "answer_not_found", "id")),
+    (ContextLengthError, (400, INVALID, "context_length_exceeded", "messages")),
+    (PromptError, (400, INVALID, "invalid_value", "messages")),
+    (OptionError, (400, INVALID, "invalid_value", None)),
+    (OffersError, (400, INVALID, "unsupported_parameter", None)),
+    (BudgetError, (429, "insufficient_quota", "insufficient_quota", None)),
+    (AbstainError, (422, INVALID, "abstained", None)),
+    (ExpertTimeoutError, (504, "timeout_error", "timeout", None)),
+    (ExpertBusyError, (429, "requests", "rate_limit_exceeded", None)),
+    (ExpertReplyError, (502, SERVER, "bad_reply", None)),
+    (ExpertUnavailableError, (503, SERVER, "expert_unavailable", None)),
+    (CapacityError, (503, SERVER, "overloaded", None)),
+)
+# What a remote expert refuses because of the caller's request; the rest is our configuration.
+_CALLERS_FAULT = (400, 409, 413, 422)
+
+
+class ApiError(ComposerError):
+    """An error as a client of OpenAI's API reads it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str = INVALID,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.kind = status, code, param, kind
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON that says it."""
+        said = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": said}
+
+
+def api_error(error: ComposerError) -> ApiError:
+    """Return an error of ours as one of the API."""
+    if isinstance(error, ApiError):
+        return error
+    status, kind, code, param = _kind(error)
+    headers = {}
+    # The backend has tried again and the strategy has asked others: a client must not multiply it.
+    if isinstance(error, ExpertError):
+        headers["x-should-retry"] = "false"
+    if isinstance(error, ExpertBusyError) and error.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
+    return ApiError(status, str(error), code=code, param=param, kind=kind, headers=headers)
+
+
+def unexpected() -> ApiError:
+    """Return what a client learns of a mistake of ours: nothing that could hold a secret."""
+    return ApiError(
+        500,
+        "server: an unexpected error; the server's log names it beside this x-request-id",
+        kind=SERVER,
+    )
+
+
+def _kind(error: ComposerError) -> tuple[int, str, str | None, str | None]:
+    if isinstance(error, ExpertRequestError):
+        if error.status is None or error.status in _CALLERS_FAULT:
+            return 400, INVALID, "expert_refused", None
+        return 502, SERVER, "expert_refused", None
+    return next((how for cls, how in _KINDS if isinstance(error, cls)), (500, SERVER, None, None))

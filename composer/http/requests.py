@@ -1,0 +1,116 @@
+"""What a client asks for: OpenAI's request fields as a `Prompt`, in their ranges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from composer.http.fields import Body, bad, decimal, flag, integer, listed, require, stop_texts
+from composer.http.fields import text as text_field
+from experts_registry.types import Prompt, Sampling
+
+__all__ = ["Ask", "chat_ask", "text_ask"]
+
+MAX_MESSAGES = 2048
+MAX_ANSWERS = 128
+TEXT_TOKENS = 16  # OpenAI's default of /v1/completions
+_SMALLEST_TOP_P = 1e-6  # OpenAI takes 0, which means the same: the likeliest token
+
+# What would let a client choose where our keys go; client libraries and gateways read them.
+_UPSTREAM = {
+    "api_base", "api_key", "api_type", "api_version", "auth", "authorization",
+    "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "azure_ad_token",
+    "azure_endpoint", "base_url", "client", "custom_llm_provider", "default_headers", "endpoint",
+    "extra_body", "extra_headers", "extra_query", "fallbacks", "headers", "http_client",
+    "mock_response", "model_list", "organization", "proxies", "proxy", "region_name",
+    "user_config", "vertex_credentials",
+}  # fmt: skip
+# Read here, so not passed on as they are; n is asked as n calls.
+_OURS = {
+    "model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature",
+    "top_p", "stop", "seed", "logprobs", "stream_options", "prompt", "echo", "suffix", "best_of",
+}  # fmt: skip
+_LEFT_OUT = _UPSTREAM | _OURS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A request for answers.
+
+    Args:
+        model: a composition, or one expert by name.
+        prompt: what to answer, and how.
+        n: how many answers.
+        is_streamed: whether they are wanted piece by piece.
+        has_usage: whether a stream ends with its usage.
+    """
+
+    model: str
+    prompt: Prompt
+    n: int = 1
+    is_streamed: bool = False
+    has_usage: bool = False
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """One prompt an answer: a seed that all of them shared would make them all the same."""
+        sampling = self.prompt.sampling
+        if sampling.seed is None or self.n == 1:
+            return [self.prompt] * self.n
+        seeds = range(sampling.seed, sampling.seed + self.n)
+        return [replace(self.prompt, sampling=replace(sampling, seed=seed)) for seed in seeds]
+
+
+def chat_ask(body: Body) -> Ask:
+    """Read a chat request.
+
+    Raises:
+        ApiError: a field is missing, of a wrong type or out of its range.
+        PromptError: there is nothing to answer.
+    """
+    messages = listed(body, "messages", MAX_MESSAGES)
+    logprobs = flag(body, "logprobs")
+    if integer(body, "top_logprobs", 0, 20) is not None and not logprobs:
+        raise bad("top_logprobs", "needs logprobs: true; say it, or leave top_logprobs out")
+    return _ask(body, Prompt.of(messages), _sampling(body, logprobs=logprobs))
+
+
+def text_ask(body: Body, text: str) -> Ask:
+    """Read a request to complete one text; errors as of `chat_ask`."""
+    sampling = _sampling(body)
+    if sampling.max_tokens is None:
+        sampling = replace(sampling, max_tokens=TEXT_TOKENS)
+    return _ask(body, Prompt.of(text), sampling)
+
+
+def _ask(body: Body, prompt: Prompt, sampling: Sampling) -> Ask:
+    require(body, "model")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, Mapping):
+        raise bad("stream_options", "is no object; use {include_usage: true}", "invalid_type")
+    return Ask(
+        model=text_field(body, "model") or "",
+        prompt=replace(prompt, sampling=sampling, extra=_extra(body)),
+        n=integer(body, "n", 1, MAX_ANSWERS) or 1,
+        is_streamed=flag(body, "stream"),
+        has_usage=bool(options and options.get("include_usage")),
+    )
+
+
+def _sampling(body: Body, *, logprobs: bool = False) -> Sampling:
+    for name in ("frequency_penalty", "presence_penalty"):
+        decimal(body, name, -2, 2)
+    limits = [integer(body, name, 1) for name in ("max_completion_tokens", "max_tokens")]
+    top_p = decimal(body, "top_p", 0, 1)
+    return Sampling(
+        max_tokens=limits[0] if limits[0] is not None else limits[1],
+        temperature=decimal(body, "temperature", 0, 2),
+        top_p=None if top_p is None else max(top_p, _SMALLEST_TOP_P),
+        stop=stop_texts(body),
+        seed=integer(body, "seed", -(2**63), 2**63 - 1),
+        logprobs=logprobs,
+    )
+
+
+def _extra(body: Body) -> dict[str, Any]:
+    """Return what goes to remote experts untouched."""
+    return {key: value for key, value in body.items() if key.casefold() not in _LEFT_OUT}

@@ -1,0 +1,89 @@
+"""Run the door with uvicorn on a loopback address until a signal ends it."""
+
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from experts_registry.errors import OptionError, PluginError
+
+try:
+    import starlette  # noqa: F401 - `create_app` needs it
+    import uvicorn
+except ImportError as error:
+    raise PluginError(
+        f"serve: {error.name} is missing; run: pip install 'expert-composer[serve]'"
+    ) from error
+
+from composer.http.app import create_app
+
+__all__ = ["serve"]
+
+DRAIN_SECONDS = 30
+
+
+def serve(
+    registry: Path,
+    *,
+    host: str,
+    port: int,
+    workers: bool = False,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve an expert file until SIGTERM or Ctrl-C; requests in flight finish first.
+
+    Args:
+        registry: the file.
+        host: a loopback address.
+        port: 0 takes a free one.
+        workers: run experts on Ray instead of in this process.
+        ready: is told the address once clients can connect.
+
+    Raises:
+        RegistryError: the file is wrong.
+        OptionError: the address is in use, or others could reach it.
+    """
+    _require_loopback(host)
+    with _listening(host, port) as listener:
+        app = create_app(registry, workers=workers)
+        ready(f"http://{_shown(host)}:{listener.getsockname()[1]}")
+        # uvicorn raises the signal again once it has drained, but a drained server ended well.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _require_loopback(host: str) -> None:
+    """Refuse an address that others can reach, where nobody has to show a key yet."""
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise OptionError(
+            f"--host: {host!r} could be reached from other machines, which needs API keys, and "
+            "these are still to come; use 127.0.0.1"
+        )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Listen from now on: clients that come while the server starts wait for it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise OptionError(
+            f"--port: cannot listen on {_shown(host)}:{port} ({error.strerror}); choose another"
+        ) from None
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

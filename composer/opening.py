@@ -1,0 +1,57 @@
+"""Build the backend of an expert; its weights may load later."""
+
+from typing import Any
+
+from experts_registry.errors import ComposerError, OffersError, PluginError, RegistryError
+from experts_registry.plugins import load_plugin
+from experts_registry.schema import ExpertSpec
+from experts_registry.types import LLM, Embedder
+
+__all__ = ["open_embedder", "open_llm"]
+
+
+def open_llm(spec: ExpertSpec) -> LLM:
+    """Build the backend of an LLM; weights may load at its first call.
+
+    Raises:
+        RegistryError: the expert is a retriever, or its options are wrong.
+        OffersError: the file promises something that the backend does not offer.
+    """
+    backend = _open(spec, "llm")
+    if not isinstance(backend, LLM):
+        raise RegistryError(
+            f"expert {spec.name!r}: backend {spec.backend!r} is no LLM; use another"
+        )
+    return backend
+
+
+def open_embedder(spec: ExpertSpec) -> Embedder:
+    """Build the backend of a retriever, as `open_llm` does for an LLM."""
+    backend = _open(spec, "retriever")
+    if not isinstance(backend, Embedder):
+        raise RegistryError(
+            f"expert {spec.name!r}: backend {spec.backend!r} does not embed; "
+            "use sentence_transformers"
+        )
+    return backend
+
+
+def _open(spec: ExpertSpec, kind: str) -> Any:
+    if spec.kind != kind:
+        raise RegistryError(f"expert {spec.name!r}: is a {spec.kind}; a {kind} is needed here")
+    cls = load_plugin("backends", spec.backend)
+    offered = getattr(cls, "offers", ("text",))
+    if missing := [offer for offer in spec.offers if offer not in offered]:
+        raise OffersError(
+            f"expert {spec.name!r}: backend {spec.backend!r} does not offer "
+            f"{', '.join(missing)}; it offers {', '.join(offered)}"
+        )
+    try:
+        return cls(spec)
+    except ComposerError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"expert {spec.name!r}: backend {spec.backend!r} cannot be built: "
+            f"{type(error).__name__}: {error}"
+        ) from error

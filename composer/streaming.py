@@ -1,0 +1,178 @@
+"""Answers as they come: whole pieces for a server, plain texts for a program."""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from composer.dispatch import Dispatcher, timed
+from composer.strategies import FAILOVER, Single, order_of_call
+from composer.trace import Answer, Ledger
+from experts_registry.errors import ComposerError, ExpertUnavailableError, PluginError
+from experts_registry.plugins import load_plugin
+from experts_registry.types import Chunk, Prompt
+from routers.base import Decision
+
+__all__ = ["ChunkStream", "Plan", "Progress", "Stream", "chunks_of"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decided request: what to send, to whom, how, and for how long."""
+
+    prompt: Prompt
+    decision: Decision
+    model: str
+    who: str
+    strategy: str = "single"
+    seconds: float | None = None
+
+
+@dataclass
+class Progress:
+    """What is known so far of an answer that is still coming.
+
+    Args:
+        plan: what was decided.
+        ledger: the calls that have ended, and the answer's id.
+        expert: who is being asked, or answers.
+        began: when this call began, in `time.perf_counter` seconds.
+        answer: the whole answer, once its last piece has come.
+    """
+
+    plan: Plan
+    ledger: Ledger
+    expert: str = ""
+    began: float = 0.0
+    answer: Answer | None = None
+
+
+@dataclass
+class ChunkStream:
+    """Chunks of an answer as they come, and who gives them.
+
+    An expert that fails before its first chunk is replaced unseen, so ``expert`` and ``decision``
+    are there with the first chunk and do not change after it.
+    """
+
+    _chunks: AsyncGenerator[Chunk]
+    _progress: list[Progress] = field(default_factory=list)
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self._chunks
+
+    async def aclose(self) -> None:
+        """Stop the expert."""
+        await self._chunks.aclose()
+
+    @property
+    def progress(self) -> Progress:
+        """Who answers, why, and what failed before.
+
+        Raises:
+            ComposerError: no chunk has been read yet.
+        """
+        if not self._progress:
+            raise ComposerError("stream: has not begun; read its first chunk first")
+        return self._progress[0]
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer.
+
+        Raises:
+            ComposerError: the stream has not been read to its end.
+        """
+        if not self._progress or self._progress[0].answer is None:
+            raise ComposerError("stream: is not finished; read it to its end first")
+        return self._progress[0].answer
+
+
+class Stream:
+    """Pieces of an answer as they come; ``answer`` is there once they have all been read."""
+
+    def __init__(self, chunks: ChunkStream, wait: Callable[[Awaitable[Any]], Any]) -> None:
+        self._chunks, self._wait = chunks, wait
+        self._pieces = _texts(chunks)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._pieces
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            while (piece := self._wait(anext(self._pieces, None))) is not None:
+                yield piece
+        finally:
+            with suppress(ExpertUnavailableError):  # closed meanwhile: nothing is left to stop
+                self._wait(self._pieces.aclose())
+
+    async def aclose(self) -> None:
+        """Stop the expert."""
+        await self._pieces.aclose()
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer.
+
+        Raises:
+            ComposerError: the stream has not been read to its end.
+        """
+        return self._chunks.answer
+
+
+async def _texts(chunks: ChunkStream) -> AsyncGenerator[str]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.text:
+                yield chunk.text
+
+
+async def chunks_of(
+    progress: Progress, dispatcher: Dispatcher, remember: Callable[[Answer], Answer]
+) -> AsyncGenerator[Chunk]:
+    """Stream a decided request within its time.
+
+    Raises:
+        PluginError: its strategy gives no pieces.
+    """
+    plan = progress.plan
+    if load_plugin("strategies", plan.strategy) is not Single:
+        raise PluginError(
+            f"{plan.who}: strategy {plan.strategy!r} gives no pieces; ask it without streaming"
+        )
+    async with aclosing(_failover(progress, dispatcher, remember)) as chunks:
+        async for chunk in timed(chunks, plan.who, plan.seconds):
+            yield chunk
+
+
+async def _failover(
+    progress: Progress, dispatcher: Dispatcher, remember: Callable[[Answer], Answer]
+) -> AsyncGenerator[Chunk]:
+    """Stream from the first expert that begins; what was passed on cannot be taken back."""
+    plan, ledger = progress.plan, progress.ledger
+    experts = order_of_call(plan.decision, Single().attempts)
+    for expert in experts:
+        progress.expert, progress.began, is_begun = expert, time.perf_counter(), False
+        try:
+            source: Any = dispatcher.stream(expert, plan.prompt)
+            async with aclosing(source) as chunks:
+                async for chunk in chunks:
+                    if chunk.generation is not None:
+                        ledger.answered(expert, progress.began, chunk.generation.usage)
+                        progress.answer = remember(ledger.answer(chunk.generation, plan.decision))
+                    is_begun = True
+                    yield chunk
+            if progress.answer is None:
+                raise ExpertUnavailableError(
+                    f"expert {expert!r}: the stream ended early; ask again"
+                )
+            return
+        except FAILOVER as error:
+            ledger.failed(expert, progress.began, error)
+            if is_begun or expert == experts[-1]:
+                raise
+            logger.warning("expert %s failed, asking the next best: %s", expert, error)

@@ -1,0 +1,122 @@
+"""A small OpenAI-compatible server whose answers the last user turn chooses."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+__all__ = ["Upstream"]
+
+CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+}
+
+
+@dataclass
+class Upstream:
+    """Remembers what it was asked, and how often a client left before its answer.
+
+    "wait" is answered once ``is_released``; "hang" and the end of "stall" never are.
+    """
+
+    is_released: bool = True
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    hung_up: int = 0
+    waiting: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        request = json.loads(body)
+        self.requests.append(request)
+        asked = request["messages"][-1]["content"]
+        if asked == "hang":
+            await self._hang(receive)
+        elif asked == "busy":
+            await _send(send, 429, {"error": {"message": "slow down"}}, [(b"retry-after", b"7")])
+        elif asked == "wrong":
+            await _send(send, 400, {"error": {"message": "no such tool"}})
+        elif request["stream"]:
+            await self._stream(asked, receive, send)
+        else:
+            await self._wait(asked)
+            await _send(send, 200, _whole(asked, request))
+
+    async def _hang(self, receive: Receive) -> None:
+        self.waiting += 1
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.waiting -= 1
+        self.hung_up += 1
+
+    async def _wait(self, asked: str) -> None:
+        self.waiting += asked == "wait"
+        while asked == "wait" and not self.is_released:
+            await asyncio.sleep(0.01)
+        self.waiting -= asked == "wait"
+
+    async def _stream(self, asked: str, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        pieces: list[dict[str, Any]] = [{"role": "assistant"}]
+        if asked == "tool":
+            start = {**CALL, "index": 0, "function": {"name": "weather", "arguments": ""}}
+            rest = {"index": 0, "function": {"arguments": CALL["function"]["arguments"]}}
+            pieces += [{"tool_calls": [start]}, {"tool_calls": [rest]}]
+        else:
+            pieces += [{"content": "one"}, {"content": " two"}]
+        for piece in pieces:
+            await _event(send, {"choices": [{"index": 0, "delta": piece}]})
+        if asked == "stall":
+            await self._hang(receive)
+            return
+        await self._wait(asked)
+        if asked != "cut":
+            reason = "tool_calls" if asked == "tool" else "stop"
+            await _event(send, {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+            usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+            await _event(send, {"choices": [], "usage": usage})
+            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+        else:
+            await send({"type": "http.response.body", "body": b""})
+
+
+def _whole(asked: str, request: dict[str, Any]) -> dict[str, Any]:
+    is_call = asked == "tool"
+    message: dict[str, Any] = {"role": "assistant", "content": None if is_call else "one two"}
+    if is_call:
+        message["tool_calls"] = [CALL]
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": message,
+        "finish_reason": "tool_calls" if is_call else "stop",
+    }
+    if request.get("logprobs"):
+        choice["logprobs"] = {"content": [{"token": "one", "logprob": -0.5}]}
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    return {"choices": [choice], "usage": usage}
+
+
+async def _event(send: Send, value: dict[str, Any]) -> None:
+    body = f"data: {json.dumps(value)}\n\n".encode()
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await asyncio.sleep(0)
+
+
+async def _send(
+    send: Send, status: int, value: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    headers = [(b"content-type", b"application/json"), *(headers or [])]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(value).encode()})
