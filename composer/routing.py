@@ -134,6 +134,17 @@ class Routing:
                 embedder.close()
             self._embedders.clear()
 
+    def candidates(self, model: str) -> list[ExpertSpec]:
+        """Return the experts that may come to answer a model.
+
+        Raises:
+            UnknownNameError: no composition or expert is called that.
+        """
+        composition = self.composition(model)
+        if composition is None:
+            return [self._registry.expert(model)]
+        return [*self._members(composition).values()]
+
     def _members(self, composition: Composition) -> Mapping[str, ExpertSpec]:
         llms = self._registry.llms
         names = composition.experts or tuple(llms)

@@ -19,6 +19,7 @@ from composer.streaming import ChunkStream, Plan, Progress, Stream, chunks_of
 from composer.trace import Answer, Ledger
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
+from experts_registry.schema import ExpertSpec
 from experts_registry.types import Chunk, FloatArray, Generation, Message, Prompt, Role
 from routers.base import Decision
 
@@ -110,6 +111,21 @@ class Composer:
     ) -> str:
         """Async twin of `explain`."""
         return await asyncio.to_thread(self.explain, text_or_messages, model=model, **sampling)
+
+    def candidates(self, model: str) -> list[ExpertSpec]:
+        """Return the experts that may come to answer a model.
+
+        Raises:
+            UnknownNameError: no composition or expert is called that.
+        """
+        return self._routing.candidates(model)
+
+    def limited(self, prompt: Prompt, model: str) -> Prompt:
+        """Return a prompt with the limit of tokens that a composition sets where it has none."""
+        composition = self._routing.composition(model)
+        if composition is None:
+            return prompt
+        return prompt.limited(max_tokens=composition.limits.max_tokens)
 
     # -- ask ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ __all__ = ["serve"]
 def serve(
     registry: RegistryPath = Path("experts.yaml"),
     host: Annotated[
-        str, typer.Option(help="A loopback address; others need API keys, which are to come.")
+        str, typer.Option(help="Beyond loopback there must be an API key: see 'keys create'.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     workers: Workers = False,
@@ -21,10 +21,11 @@ def serve(
     """Serve the experts as OpenAI's API; edits of the file are followed.
 
     Any OpenAI client can ask: its base URL is the address that is printed,
-    its API key any text, its model 'auto', a composition or an expert.
-    Response headers x-composer-... say who answered and at what cost;
-    POST /v1/route says who would. Ctrl-C or SIGTERM lets requests in flight
-    finish, for at most 30 s.
+    its model 'auto', a composition or an expert. Its API key may be any text
+    until there is a first one ('expert-composer keys create NAME'); from then
+    on it must be one of these. Response headers x-composer-... say who
+    answered and at what cost; POST /v1/route says who would. Ctrl-C or SIGTERM
+    lets requests in flight finish, for at most 30 s.
 
     Example: expert-composer serve --registry experts.yaml --port 8000
     """

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from composer.http.access import Visit
+from composer.http.asked import Asked
 from composer.http.requests import Ask
 from composer.http.shapes import DONE
 from composer.sdk import Composer
@@ -38,13 +40,24 @@ class Events(Protocol):
         ...
 
 
-async def answers_of(composer: Composer, prompts: Sequence[Prompt], model: str) -> list[Answer]:
-    """Answer prompts side by side; one that fails cancels the others."""
+async def answers_of(asked: Asked, prompts: Sequence[Prompt], model: str) -> list[Answer]:
+    """Answer prompts side by side; one that fails cancels the others.
+
+    Raises:
+        AccessError: the caller's key does not allow it.
+    """
+    await asked.visit.reserve(asked.composer, prompts, model)
+
+    async def answer(prompt: Prompt) -> Answer:
+        found = await asked.composer.aquery(prompt, model=model)
+        asked.visit.answers.append(found)
+        return found
+
     if len(prompts) == 1:
-        return [await composer.aquery(prompts[0], model=model)]
+        return [await answer(prompts[0])]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(composer.aquery(p, model=model)) for p in prompts]
+            tasks = [group.create_task(answer(prompt)) for prompt in prompts]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
@@ -103,11 +116,13 @@ class EventStream:
         events: writes them.
         chunks: what is still to come.
         first: the chunk that was waited for, so that a failure before it is a plain error.
+        visit: is told the whole answer.
     """
 
     events: Events
     chunks: ChunkStream
     first: Chunk
+    visit: Visit
     headers: Headers = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,6 +140,7 @@ class EventStream:
             async for chunk in self.chunks:
                 if piece := self._piece(chunk):
                     await _write(send, piece)
+        self.visit.answers.append(self.chunks.answer)
         ending = b"".join(self.events.last(self.chunks.answer)) + DONE
         await send({"type": "http.response.body", "body": ending, "more_body": False})
 
@@ -136,12 +152,16 @@ async def _write(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def open_stream(
-    composer: Composer, ask: Ask, began: float, write: Callable[[Progress], Events]
-) -> EventStream:
-    """Wait for the first chunk of an answer; before it any failure is a plain error."""
+async def open_stream(asked: Asked, ask: Ask, write: Callable[[Progress], Events]) -> EventStream:
+    """Wait for the first chunk of an answer; before it any failure is a plain error.
+
+    Raises:
+        AccessError: the caller's key does not allow it.
+    """
+    composer = asked.composer
+    await asked.visit.reserve(composer, [ask.prompt], ask.model)
     chunks = composer.achunks(ask.prompt, model=ask.model)
     first = await anext(aiter(chunks))
     progress = chunks.progress
-    headers = _told_so_far(composer, progress, began)
-    return EventStream(write(progress), chunks, first, headers)
+    headers = _told_so_far(composer, progress, asked.began)
+    return EventStream(write(progress), chunks, first, asked.visit, headers)

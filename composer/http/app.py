@@ -11,12 +11,13 @@ from typing import Any
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from composer.http.access import Access, Visit
 from composer.http.asked import Asked, Endpoint
 from composer.http.bodies import read_object
 from composer.http.chat import chat
 from composer.http.completions import completions
 from composer.http.connection import Guarded, while_connected
-from composer.http.deciding import feedback, route
+from composer.http.deciding import decision, feedback, route
 from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
 from composer.http.models import model, models
@@ -33,8 +34,12 @@ _POST: Mapping[str, Endpoint] = {
     "/v1/route": route,
     "/v1/feedback": feedback,
 }
-_GET: Mapping[str, Endpoint] = {"/v1/models": models, "/v1/models/{id:path}": model}
-_STATE = {"/health": health, "/health/ready": ready, "/admin/registry": registry}
+_GET: Mapping[str, Endpoint] = {
+    "/v1/models": models,
+    "/v1/models/{id:path}": model,
+    "/v1/decisions/{id:path}": decision,
+}
+_OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for these
 
 
 def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIApp:
@@ -51,43 +56,67 @@ def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIA
     """
     is_file = not isinstance(source, Composer)
     composer = source if isinstance(source, Composer) else Composer.load(source, workers=workers)
-    editions = Editions(composer, workers)
+    editions, access = Editions(composer, workers), Access.of(composer.registry)
+    served = partial(_Served, editions, access)
+    gets: dict[str, Endpoint] = {**_GET, "/admin/registry": partial(registry, editions)}
     routes = [
-        *(Route(path, _Served(editions, end), methods=["POST"]) for path, end in _POST.items()),
-        *(Route(path, _Served(editions, end), methods=["GET"]) for path, end in _GET.items()),
+        *(Route(path, served(end), methods=["POST"]) for path, end in _POST.items()),
+        *(Route(path, served(end), methods=["GET"]) for path, end in gets.items()),
         *(
-            Route(path, _Served(editions, partial(end, editions)), methods=["GET"])
-            for path, end in _STATE.items()
+            Route(path, served(partial(end, editions), is_open=True), methods=["GET"])
+            for path, end in _OPEN.items()
         ),
     ]
-    lifespan = partial(_following, editions, is_file)
+    lifespan = partial(_following, editions, access, is_file)
     return Guarded(Router(routes, redirect_slashes=False, lifespan=lifespan))
 
 
 class _Served:
     """Runs one endpoint on the current edition, for as long as the client stays."""
 
-    def __init__(self, editions: Editions, endpoint: Endpoint) -> None:
-        self._editions, self._endpoint = editions, endpoint
+    def __init__(
+        self, editions: Editions, access: Access, endpoint: Endpoint, *, is_open: bool = False
+    ) -> None:
+        self._editions, self._access = editions, access
+        self._endpoint, self._is_open = endpoint, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = None if self._is_open else await self._access.enter(scope)
         body = {}
         if scope["method"] == "POST":
             require_same_origin(scope)
             body = await read_object(receive)
-        async with self._editions.lend() as composer, while_connected(receive):
+        async with self._editions.lend() as composer:
+            visit = Visit(
+                access=self._access,
+                request_id=scope["request_id"],
+                key=key,
+                generation=composer.registry.generation,
+                registry=composer.registry.digest,
+            )
             asked = Asked(
                 composer=composer,
                 body=body,
                 path=scope["path_params"],
+                visit=visit,
                 began=time.perf_counter(),
             )
-            response = await self._endpoint(asked)
-            await response(scope, receive, send)
+            error: BaseException | None = None
+            try:
+                async with while_connected(receive):
+                    response = await self._endpoint(asked)
+                    await response(scope, receive, send)
+            except BaseException as caught:
+                error = caught
+                raise
+            finally:  # also after a client that has read its answer has gone
+                await visit.end(error)
 
 
 @asynccontextmanager
-async def _following(editions: Editions, is_file: bool, _app: Any) -> AsyncIterator[None]:
+async def _following(
+    editions: Editions, access: Access, is_file: bool, _app: Any
+) -> AsyncIterator[None]:
     """Follow the file while the server runs, and close everything at its end."""
     following = asyncio.create_task(editions.follow()) if is_file else None
     try:
@@ -98,3 +127,4 @@ async def _following(editions: Editions, is_file: bool, _app: Any) -> AsyncItera
             with suppress(asyncio.CancelledError):
                 await following
         await editions.aclose()
+        await asyncio.to_thread(access.close)

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from composer.http.access import Visit
 from composer.sdk import Composer
 
 __all__ = ["Asked", "Endpoint"]
@@ -19,12 +20,14 @@ class Asked:
         composer: the edition that answers it, whatever is edited meanwhile.
         body: its JSON object; empty for GET.
         path: the variable parts of its address.
+        visit: whose request it is, and what it comes to.
         began: when it was read, in `time.perf_counter` seconds.
     """
 
     composer: Composer
     body: Mapping[str, Any]
     path: Mapping[str, str]
+    visit: Visit
     began: float
 
 

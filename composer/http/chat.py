@@ -25,7 +25,7 @@ async def chat(asked: Asked) -> ASGIApp:
         def write(progress: Progress) -> ChatEvents:
             return ChatEvents(progress.ledger.id, progress.expert, created, ask.has_usage)
 
-        return await open_stream(asked.composer, ask, asked.began, write)
-    answers = await answers_of(asked.composer, ask.prompts, ask.model)
+        return await open_stream(asked, ask, write)
+    answers = await answers_of(asked, ask.prompts, ask.model)
     headers = told(asked.composer, answers, asked.began)
     return JsonResponse(chat_completion(answers, created), headers=headers)

@@ -33,9 +33,9 @@ async def completions(asked: Asked) -> ASGIApp:
             prefix = texts[0] if echo else ""
             return TextEvents(progress.ledger.id, progress.expert, created, ask.has_usage, prefix)
 
-        return await open_stream(asked.composer, ask, asked.began, write)
+        return await open_stream(asked, ask, write)
     prompts = [prompt for ask in asks for prompt in ask.prompts]
-    answers = await answers_of(asked.composer, prompts, asks[0].model)
+    answers = await answers_of(asked, prompts, asks[0].model)
     prefixes = [text if echo else "" for text in texts for _ in range(asks[0].n)]
     value = text_completion(answers, prefixes, created)
     return JsonResponse(value, headers=told(asked.composer, answers, asked.began))

@@ -27,6 +27,7 @@ async def embeddings(asked: Asked) -> ASGIApp:
     if encoding not in ("float", "base64"):
         raise bad("encoding_format", f"{encoding!r} is neither float nor base64")
     dimensions = integer(body, "dimensions", 1)
+    asked.visit.admit(model)
     x = await asked.composer.aembed(texts, model=model, role=role)  # (n, d)
     if dimensions not in (None, x.shape[1]):
         raise bad(

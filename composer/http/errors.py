@@ -6,6 +6,7 @@ from typing import Any
 
 from experts_registry.errors import (
     AbstainError,
+    AccessError,
     BudgetError,
     CapacityError,
     ComposerError,
@@ -16,6 +17,7 @@ from experts_registry.errors import (
     ExpertRequestError,
     ExpertTimeoutError,
     ExpertUnavailableError,
+    LimitError,
     OffersError,
     OptionError,
     PromptError,
@@ -75,15 +77,33 @@ def api_error(error: ComposerError) -> ApiError:
     """Return an error of ours as one of the API."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, AccessError):
+        return _refused(error)
     status, kind, code, param = _kind(error)
     headers = {}
     # The backend has tried again and the strategy has asked others: a client must not multiply it.
     if isinstance(error, ExpertError):
         headers["x-should-retry"] = "false"
     if isinstance(error, ExpertBusyError) and error.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after))
-        headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
+        headers |= _come_again(error.retry_after)
     return ApiError(status, str(error), code=code, param=param, kind=kind, headers=headers)
+
+
+def _refused(error: AccessError) -> ApiError:
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+    if isinstance(error, LimitError):
+        # Soon there is room again, and a client does well to wait; beyond that it need not try.
+        wait = error.retry_after
+        headers |= {} if wait is None else _come_again(wait)
+        headers["x-should-retry"] = "true" if wait is not None and wait <= 120 else "false"
+    return ApiError(error.status, str(error), code=error.code, kind=error.type, headers=headers)
+
+
+def _come_again(seconds: float) -> dict[str, str]:
+    return {
+        "retry-after": str(math.ceil(seconds)),
+        "retry-after-ms": str(math.ceil(seconds * 1000)),
+    }
 
 
 def unexpected() -> ApiError:

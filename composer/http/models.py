@@ -8,28 +8,30 @@ from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.routing import AUTO
 from experts_registry.errors import unknown_name
-from experts_registry.registry import Registry
 
 __all__ = ["model", "models"]
 
 
 async def models(asked: Asked) -> ASGIApp:
     """List every name that may stand under ``model``."""
-    return JsonResponse({"object": "list", "data": [*_models(asked.composer.registry).values()]})
+    return JsonResponse({"object": "list", "data": [*_models(asked).values()]})
 
 
 async def model(asked: Asked) -> ASGIApp:
     """Tell of one name."""
-    known, name = _models(asked.composer.registry), asked.path["id"]
+    known, name = _models(asked), asked.path["id"]
     if name not in known:
         raise unknown_name("model", name, known)
     return JsonResponse(known[name])
 
 
-def _models(registry: Registry) -> dict[str, dict[str, Any]]:
+def _models(asked: Asked) -> dict[str, dict[str, Any]]:
+    """Return what the caller may ask for."""
+    registry, key = asked.composer.registry, asked.visit.key
     owners = {AUTO: "expert-composer", **dict.fromkeys(registry.compositions, "expert-composer")}
     owners |= {name: spec.backend for name, spec in registry.experts.items()}
     return {
         name: {"id": name, "object": "model", "created": 0, "owned_by": owner}
         for name, owner in owners.items()
+        if key is None or key.allows(name)
     }

@@ -17,6 +17,9 @@ except ImportError as error:
     ) from error
 
 from composer.http.app import create_app
+from composer.key_store import KeyStore
+from composer.locations import database_location
+from experts_registry.registry import Registry
 
 __all__ = ["serve"]
 
@@ -35,16 +38,17 @@ def serve(
 
     Args:
         registry: the file.
-        host: a loopback address.
+        host: the address to listen on; beyond loopback somebody must hold a key.
         port: 0 takes a free one.
         workers: run experts on Ray instead of in this process.
         ready: is told the address once clients can connect.
 
     Raises:
         RegistryError: the file is wrong.
-        OptionError: the address is in use, or others could reach it.
+        OptionError: the address is in use, or others could reach it and there are no keys.
     """
-    _require_loopback(host)
+    if not _is_loopback(host):
+        _require_keys(registry, host)
     with _listening(host, port) as listener:
         app = create_app(registry, workers=workers)
         ready(f"http://{_shown(host)}:{listener.getsockname()[1]}")
@@ -61,17 +65,24 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _require_loopback(host: str) -> None:
-    """Refuse an address that others can reach, where nobody has to show a key yet."""
+def _is_loopback(host: str) -> bool:
     try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise OptionError(
-            f"--host: {host!r} could be reached from other machines, which needs API keys, and "
-            "these are still to come; use 127.0.0.1"
-        )
+        return False
+
+
+def _require_keys(path: Path, host: str) -> None:
+    """Refuse an address that others can reach, where nobody has to show a key."""
+    store = KeyStore(database_location(Registry.load(path), "keys"))
+    try:
+        if not store.has_keys():
+            raise OptionError(
+                f"--host: {host!r} could be reached from other machines, and there is no API key; "
+                "make one with 'expert-composer keys create NAME', or use 127.0.0.1"
+            )
+    finally:
+        store.close()
 
 
 def _listening(host: str, port: int) -> socket.socket:

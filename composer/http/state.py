@@ -23,6 +23,7 @@ async def ready(_editions: Editions, asked: Asked) -> ASGIApp:
 
 async def registry(editions: Editions, asked: Asked) -> ASGIApp:
     """Say which edition of the file serves, and how the last edit went."""
+    asked.visit.require_admin()
     current = asked.composer.registry
     return JsonResponse(
         {

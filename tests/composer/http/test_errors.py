@@ -9,7 +9,7 @@ from composer import Composer
 from composer.http.bodies import MAX_BYTES
 from composer.http.errors import api_error
 from experts_registry import errors
-from experts_registry.errors import ComposerError
+from experts_registry.errors import ComposerError, KeyRefusedError, LimitError
 
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "cheap", "messages": [{"role": "user", "content": "hello"}]}
@@ -173,8 +173,10 @@ OURS = [kind for kind in tree(ComposerError) if kind.__module__ == errors.__name
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
 def test_every_error_of_ours_has_its_place_in_http(kind):
-    found = api_error(kind("where: what"))
+    arguments = {KeyRefusedError: (), LimitError: ("where: what", "tokens", 3.0)}
+    error = kind(*arguments.get(kind, ("where: what",)))
+    found = api_error(error)
     assert 400 <= found.status < 600
-    assert json.loads(json.dumps(found.body))["error"]["message"] == "where: what"
+    assert json.loads(json.dumps(found.body))["error"]["message"] == str(error)
     is_servers = found.status >= 500
     assert (found.kind in ("server_error", "timeout_error")) == is_servers

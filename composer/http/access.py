@@ -1,0 +1,216 @@
+"""Whom the door lets in, what an answer may cost them, and the log of what came of it."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope
+
+from composer.admission import Admission, Reservation
+from composer.decision_log import DecisionLog, Logged
+from composer.http.errors import api_error
+from composer.key_store import KeyStore
+from composer.keys import Key, is_token
+from composer.locations import database_location
+from composer.sdk import Composer
+from composer.trace import Answer
+from experts_registry.errors import ComposerError
+from experts_registry.registry import Registry
+from experts_registry.schema import ExpertSpec
+from experts_registry.types import Prompt
+
+__all__ = ["Access", "Visit"]
+
+_LOOK_SECONDS = 5.0  # between looks whether there are keys by now
+_BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
+_ANSWER_TOKENS = 4096  # reserved where nothing limits the answer
+_HUNG_UP = 499  # as nginx logs a client that left
+
+
+@dataclass
+class Access:
+    """Keys, limits and log of one server; from the first key on everybody needs one.
+
+    Args:
+        keys: who may ask.
+        admission: how much.
+        log: what was decided.
+    """
+
+    keys: KeyStore
+    admission: Admission
+    log: DecisionLog
+    _is_needed: bool = False
+    _looked: float = float("-inf")
+
+    @classmethod
+    def of(cls, registry: Registry) -> "Access":
+        """Open the databases that an expert file names."""
+        where = database_location(registry, "keys")
+        log = DecisionLog(database_location(registry, "decisions"))
+        return cls(KeyStore(where), Admission(where), log)
+
+    async def enter(self, scope: Scope) -> Key | None:
+        """Return whose key a request carries; None where no key is needed.
+
+        Raises:
+            KeyRefusedError: a key is needed, and this is none that works.
+        """
+        token = _bearer(scope)
+        if await self.is_needed() or is_token(token):
+            return await self.keys.aauthenticate(token)
+        return None
+
+    async def is_needed(self) -> bool:
+        """Tell whether there are keys; once there were, only a new server forgets it."""
+        now = time.monotonic()
+        if not self._is_needed and now - self._looked > _LOOK_SECONDS:
+            self._is_needed = await asyncio.to_thread(self.keys.has_keys)
+            self._looked = now
+        return self._is_needed
+
+    def close(self) -> None:
+        """Write what waits, and close the databases."""
+        self.log.close()
+        self.admission.close()
+        self.keys.close()
+
+
+@dataclass
+class Visit:
+    """One request: whose it is, what was set aside for it, and what it came to.
+
+    Args:
+        access: of the server.
+        request_id: what the client is told.
+        key: whose request it is; None where no key is needed.
+        generation: of the expert file that answers.
+        registry: its digest.
+    """
+
+    access: Access
+    request_id: str
+    key: Key | None
+    generation: int
+    registry: str
+    began: float = field(default_factory=time.perf_counter)
+    model: str = ""
+    answers: list[Answer] = field(default_factory=list)
+    _reservation: Reservation | None = None
+    _reserved: tuple[int, float] = (0, 0.0)
+
+    async def reserve(self, composer: Composer, prompts: Sequence[Prompt], model: str) -> None:
+        """Set aside the most that answering these prompts may use.
+
+        Raises:
+            AccessError: the key may not ask for this model, or a limit of it is reached.
+        """
+        self.model = model
+        if self.key is None:
+            return
+        self.key.require_model(model)  # before the model is looked up: names are nobody's business
+        specs = composer.candidates(model)
+        most = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
+        self._reserved = sum(tokens for tokens, _ in most), sum(usd for _, usd in most)
+        tokens, usd = self._reserved
+        self._reservation = await self.access.admission.areserve(
+            self.key, model=model, tokens=tokens, usd=usd
+        )
+
+    def admit(self, model: str) -> None:
+        """Let a request pass that costs nothing.
+
+        Raises:
+            ForbiddenError: the key may not ask for this model.
+        """
+        self.model = model
+        if self.key is not None:
+            self.key.require_model(model)
+
+    def require_admin(self) -> None:
+        """Let an admin pass, and everybody where no key is needed.
+
+        Raises:
+            ForbiddenError: the key is not an admin's.
+        """
+        if self.key is not None:
+            self.key.require_admin()
+
+    def find(self, request_id: str) -> Logged | None:
+        """Return a logged request of this caller; None where there is none, or it is another's.
+
+        It reads a database: call it in a thread.
+        """
+        logged = self.access.log.get(request_id)
+        if logged is None or self.key is None or self.key.is_admin:
+            return logged
+        return logged if logged.key_id == self.key.id else None
+
+    async def end(self, error: BaseException | None) -> None:
+        """Charge what was used, and log how it ended; a request that names no model is not."""
+        await self._charge(error)
+        if not self.model:
+            return
+        known: Mapping[str, Any] = {
+            "request_id": self.request_id,
+            "key_id": self.key.id if self.key else "",
+            "generation": self.generation,
+            "seconds": time.perf_counter() - self.began,
+        }
+        if self.answers:
+            for answer in self.answers:
+                self.access.log.add(Logged.of(answer, status=_status(error), **known))
+            return
+        self.access.log.add(
+            Logged.ended(
+                status=_status(error),
+                model=self.model,
+                error=error,
+                registry=self.registry,
+                **known,
+            )
+        )
+
+    async def _charge(self, error: BaseException | None) -> None:
+        if self._reservation is None:
+            return
+        steps = [step for answer in self.answers for step in answer.steps]
+        if steps:
+            tokens = sum(step.usage.total_tokens for step in steps)
+            await self._reservation.asettle(tokens=tokens, usd=sum(step.cost for step in steps))
+        elif isinstance(error, ComposerError):  # nobody answered, nobody is paid
+            await self._reservation.arelease()
+        else:  # a client that left in the middle: the expert may charge for all of it
+            tokens, usd = self._reserved
+            await self._reservation.asettle(tokens=tokens, usd=usd)
+
+
+def _status(error: BaseException | None) -> int:
+    if error is None:
+        return 200
+    if isinstance(error, ComposerError):
+        return api_error(error).status
+    is_gone = isinstance(error, ClientDisconnect | asyncio.CancelledError)
+    return _HUNG_UP if is_gone else 500
+
+
+def _bearer(scope: Scope) -> str:
+    """Return the token of ``Authorization: Bearer``; an empty text where there is none."""
+    value = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    kind, _, token = value.partition(" ")
+    return token.strip() if kind.casefold() == "bearer" else ""
+
+
+def _most(specs: Sequence[ExpertSpec], prompt: Prompt) -> tuple[int, float]:
+    """Return the most tokens and USD that one call to any of these experts may take."""
+    texts = (f"{message.content}{message.extra or ''}" for message in prompt.messages)
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
+    calls = []
+    for spec in specs:
+        written = prompt.sampling.max_tokens or spec.limits.max_tokens or _ANSWER_TOKENS
+        calls.append((read + written, spec.price.cost(read, written)))
+    return max(tokens for tokens, _ in calls), max(usd for _, usd in calls)

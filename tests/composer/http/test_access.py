@@ -1,0 +1,267 @@
+import asyncio
+import json
+import time
+from datetime import UTC, datetime
+
+import httpx
+import openai
+import pytest
+
+from composer.http.app import create_app
+from composer.key_store import KeyStore
+from tests.composer.http.servers import running
+
+CHAT = "/v1/chat/completions"
+FILE = """\
+version: 1
+experts:
+  - {name: cheap, kind: llm, backend: echo, model: echo, price: {prompt: 1, completion: 1}}
+  - {name: dear, kind: llm, backend: echo, model: echo, price: {prompt: 1000, completion: 1000}}
+  - {name: slow, kind: llm, backend: echo, model: echo, options: {delay: 30},
+     price: {prompt: 1000, completion: 1000}}
+  - {name: dead, kind: llm, backend: echo, model: echo, options: {fail: unavailable}}
+  - {name: words, kind: retriever, backend: hashing, model: hashing, options: {dimensions: 8}}
+compositions:
+  - {name: auto, experts: [cheap]}
+"""
+CANARY = "canary-prompt-7f3a"
+
+
+def asking(model="cheap", text="hello", **more):
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("access")
+    (folder / "experts.yaml").write_text(FILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    store = KeyStore(folder / "keys.db")
+    store.create("first")  # from now on everybody needs one
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def url(folder, store):
+    with running(create_app(folder / "experts.yaml")) as url:
+        yield url
+
+
+@pytest.fixture
+def door(url, store):
+    """Give a client with a new key of these limits."""
+    clients = []
+
+    def made(**limits):
+        new = store.create("test", **limits)
+        headers = {"authorization": f"Bearer {new.token}"}
+        clients.append(httpx.Client(base_url=url, headers=headers, timeout=20, trust_env=False))
+        clients[-1].key, clients[-1].token = new.key, new.token
+        return clients[-1]
+
+    yield made
+    for client in clients:
+        client.close()
+
+
+def code(response):
+    return response.status_code, response.json()["error"]["code"]
+
+
+def logged(client, response):
+    """Wait for the row of a request."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        found = client.get(f"/v1/decisions/{response.headers['x-request-id']}")
+        if found.status_code == 200:
+            return found.json()
+        time.sleep(0.05)
+    raise AssertionError(found.text)
+
+
+def test_without_keys_nobody_needs_one(tmp_path):
+    (tmp_path / "experts.yaml").write_text(FILE)
+    with (
+        running(create_app(tmp_path / "experts.yaml")) as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        answer = client.post(CHAT, json=asking())
+        assert answer.status_code == 200
+        assert logged(client, answer)["expert"] == "cheap"
+        assert client.get("/admin/registry").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer none", "Basic abc", "Bearer ec-0123456789-" + "x" * 43]
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/route", "/v1/feedback"])
+def test_from_the_first_key_on_every_post_needs_one(url, path, header):
+    headers = {} if header is None else {"authorization": header}
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        refused = client.post(path, json=asking(), headers=headers)
+    assert code(refused) == (401, "invalid_api_key")
+    assert refused.headers["www-authenticate"] == "Bearer"
+
+
+def test_models_and_decisions_need_a_key_and_health_does_not(url):
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        for path in ("/v1/models", "/v1/models/auto", "/v1/decisions/x", "/admin/registry"):
+            assert code(client.get(path)) == (401, "invalid_api_key")
+        for path in ("/health", "/health/ready"):
+            assert client.get(path).status_code == 200
+
+
+def test_the_openai_client_asks_with_a_key_and_reads_a_refusal(url, door):
+    transport = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(
+        base_url=f"{url}/v1", api_key=door().token, max_retries=0, http_client=transport
+    ) as client:
+        answer = client.chat.completions.create(**asking())
+        assert answer.choices[0].message.content
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key="wrong").chat.completions.create(**asking())
+
+
+def test_a_key_may_ask_for_its_models_alone_and_sees_no_others(door):
+    client = door(models=("auto",))
+    assert client.post(CHAT, json=asking("auto")).status_code == 200
+    for model in ("cheap", "no-such-model"):
+        assert code(client.post(CHAT, json=asking(model))) == (403, "permission_denied")
+        assert code(client.post("/v1/route", json=asking(model))) == (403, "permission_denied")
+    embedding = client.post("/v1/embeddings", json={"model": "words", "input": "x"})
+    assert code(embedding) == (403, "permission_denied")
+    assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["auto"]
+    assert client.get("/v1/models/cheap").status_code == 404
+
+
+def test_only_an_admin_sees_the_registry(door):
+    assert code(door().get("/admin/registry")) == (403, "permission_denied")
+    assert door(is_admin=True).get("/admin/registry").status_code == 200
+
+
+def test_a_revoked_key_is_refused_within_its_time(door, store):
+    client = door()
+    assert client.get("/v1/models").status_code == 200
+    store.revoke(client.key.id)
+    until = time.monotonic() + 6
+    while client.get("/v1/models").status_code == 200:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_requests_and_tokens_a_minute_are_limited_with_the_seconds_to_wait(door):
+    client = door(rpm=2)
+    assert [client.post(CHAT, json=asking()).status_code for _ in range(2)] == [200, 200]
+    refused = client.post(CHAT, json=asking())
+    assert code(refused) == (429, "rate_limit_exceeded")
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["x-should-retry"] == "true"
+    tokens = door(tpm=50).post(CHAT, json=asking(max_tokens=100))
+    assert code(tokens) == (429, "rate_limit_exceeded")
+    assert tokens.headers["x-should-retry"] == "false"  # alone it is over the limit
+
+
+def spent(client, folder):
+    from composer.spending import Spending
+
+    spending = Spending(folder / "keys.db")
+    try:
+        return spending.spent(client.key.id)
+    finally:
+        spending.close()
+
+
+def test_a_hundred_calls_at_once_never_exceed_a_budget_for_ten(url, door, folder):
+    text = "one two three"
+    read, written = (len(text) // 2 + 8, 3)  # what is reserved: half of the bytes, and the answer
+    one = (read + written) * 1000 / 1e6
+    client = door(usd=10 * one)
+
+    async def all_at_once():
+        headers = {"authorization": f"Bearer {client.token}"}
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=60, limits=limits, trust_env=False
+        ) as many:
+            body = asking("dear", text, max_tokens=written)
+            calls = [many.post(CHAT, json=body) for _ in range(100)]
+            return await asyncio.gather(*calls)
+
+    found = asyncio.run(all_at_once())
+    granted = [r for r in found if r.status_code == 200]
+    refused = [r for r in found if r.status_code != 200]
+    assert granted
+    assert {code(r) for r in refused} == {(429, "insufficient_quota")}
+    paid = sum(float(r.headers["x-composer-cost-usd"]) for r in granted)
+    assert paid <= 10 * one
+    books = spent(client, folder)
+    assert books.usd == pytest.approx(paid)
+    assert books.reserved == 0
+
+
+def test_what_fails_costs_nothing_and_a_stream_is_charged(door, folder):
+    client = door(usd=1.0)
+    assert client.post(CHAT, json=asking("dead", max_tokens=5)).status_code == 503
+    assert spent(client, folder).usd == 0
+    with client.stream("POST", CHAT, json=asking("dear", max_tokens=5, stream=True)) as stream:
+        assert "data: [DONE]" in stream.read().decode()
+    until = time.monotonic() + 10
+    while not spent(client, folder).usd:
+        assert time.monotonic() < until
+    assert spent(client, folder).reserved == 0
+
+
+def test_a_client_that_hangs_up_is_charged_what_was_set_aside(door, folder):
+    client = door(usd=1.0)
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(CHAT, json=asking("slow", max_tokens=5), timeout=0.5)
+    until = time.monotonic() + 10
+    while not spent(client, folder).usd:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert spent(client, folder).reserved == 0
+
+
+def test_a_decision_is_told_to_whom_it_belongs_and_to_admins(door):
+    client = door()
+    answer = client.post(CHAT, json=asking("auto"))
+    found = logged(client, answer)
+    assert (found["model"], found["expert"], found["status"]) == ("auto", "cheap", 200)
+    assert found["key_id"] == client.key.id
+    assert found["cost"] == pytest.approx(float(answer.headers["x-composer-cost-usd"]))
+    assert [step["expert"] for step in found["steps"]] == ["cheap"]
+    path = f"/v1/decisions/{answer.headers['x-request-id']}"
+    assert code(door().get(path)) == (404, "decision_not_found")
+    assert door(is_admin=True).get(path).status_code == 200
+
+
+def test_a_failure_is_logged_with_its_status_and_class(door):
+    client = door()
+    found = logged(client, client.post(CHAT, json=asking("dead")))
+    assert (found["status"], found["error"]) == (503, "ExpertUnavailableError")
+
+
+def test_no_prompt_and_no_key_is_in_any_file_or_log(door, folder, caplog):
+    client = door(usd=1.0)
+    for model in ("cheap", "dead", "no-such"):
+        response = client.post(CHAT, json=asking(model, CANARY, max_tokens=5))
+        assert client.token not in response.text
+        logged(client, response) if model != "no-such" else None
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert CANARY.encode() not in content
+        assert client.token.encode() not in content
+    assert CANARY not in caplog.text
+    assert client.token not in caplog.text
+
+
+def test_the_log_says_when(door):
+    client = door()
+    found = logged(client, client.post(CHAT, json=asking()))
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(found["time"])).total_seconds()) < 60
+    assert json.dumps(found)
