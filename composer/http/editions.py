@@ -57,22 +57,30 @@ class Editions:
 
     async def follow(self) -> None:
         """Watch the file until cancelled; a bad edit leaves the last good edition serving."""
-        async for found in watch(self.composer.registry.path, current=self.composer.registry):
-            try:
-                if isinstance(found, Exception):
-                    raise found
-                composer = await asyncio.to_thread(self._built, found)
-            except ComposerError as error:
-                self._note(error=str(error))
-                logger.error("the edit was refused, the last good one serves on: %s", error)
-                continue
-            self._swap(composer)
+        registry = self.composer.registry
+        try:
+            async for found in watch(registry.path, current=registry):
+                await self._take(found)
+        except (OSError, RuntimeError) as error:  # the system has no more watches to give
+            self._note(error=f"edits are no longer followed: {error}; restart to read the file")
+            logger.error("edits are no longer followed: %s; restart to read the file", error)
 
     async def aclose(self) -> None:
         """Close every composer."""
         self._current.is_retired = True
         await self._current.composer.aclose()
         await asyncio.gather(*self._closing)
+
+    async def _take(self, found: Registry | RegistryError) -> None:
+        try:
+            if isinstance(found, RegistryError):
+                raise found
+            composer = await asyncio.to_thread(self._built, found)
+        except ComposerError as error:
+            self._note(error=str(error))
+            logger.error("the edit was refused, the last good one serves on: %s", error)
+        else:
+            self._swap(composer)
 
     def _built(self, registry: Registry) -> Composer:
         """Build what the edit asks for, which shows mistakes that its text alone does not."""

@@ -3,6 +3,7 @@ import json
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.composer.http.servers import until
 
@@ -91,6 +92,17 @@ def test_a_stream_tells_its_usage_only_where_asked(raw):
     assert all(chunk["usage"] is None for chunk in chunks)
     assert last["choices"] == []
     assert last["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+
+
+def test_answers_and_events_fit_openais_own_models(raw):
+    for model, text in (("cheap", "hello"), ("far", "tool")):
+        messages = [{"role": "user", "content": text}]
+        body = {"model": model, "messages": messages}
+        ChatCompletion.model_validate(raw.post("/v1/chat/completions", json=body).json())
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        *pieces, _ = events(raw.post("/v1/chat/completions", json=body))
+        for piece in pieces:
+            ChatCompletionChunk.model_validate_json(piece)
 
 
 def test_stream_options_without_a_stream_are_ignored(raw):

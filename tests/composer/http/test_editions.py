@@ -135,6 +135,19 @@ def test_no_request_is_lost_while_the_file_is_edited(raw, path):
     assert words(answers[-1]) == "ten"
 
 
+def test_a_system_without_watches_serves_on_and_says_so(path, monkeypatch):
+    async def awatch(*paths, **options):
+        raise OSError("no space left for watches")
+        yield
+
+    monkeypatch.setattr("experts_registry.watch.awatch", awatch)
+    with running(create_app(path)) as url, httpx.Client(base_url=url, trust_env=False) as raw:
+        until(lambda: raw.get("/admin/registry").json()["last_reload"])
+        told = raw.get("/admin/registry").json()["last_reload"]
+        assert "no longer followed: no space left for watches" in told["error"]
+        assert words(say(raw)) == "one"
+
+
 def test_a_composer_is_served_as_it_is_and_closed_at_the_end(path, closed):
     composer = Composer.load(path)
     with running(create_app(composer)) as url:

@@ -9,7 +9,13 @@ from composer import Composer
 from composer.http.bodies import MAX_BYTES
 from composer.http.errors import api_error
 from experts_registry import errors
-from experts_registry.errors import ComposerError, KeyRefusedError, LimitError
+from experts_registry.errors import (
+    ComposerError,
+    ExpertBusyError,
+    ExpertRequestError,
+    KeyRefusedError,
+    LimitError,
+)
 
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "cheap", "messages": [{"role": "user", "content": "hello"}]}
@@ -162,6 +168,19 @@ def test_an_unexpected_error_is_a_json_500_and_logged_without_the_prompt(raw, ca
         assert "canary-prompt" not in response.text
         assert "KeyError" in caplog.text
         assert "canary-prompt" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "ours"), [(400, 400), (422, 400), (None, 400), (401, 502), (403, 502), (404, 502)]
+)
+def test_an_upstream_that_refuses_our_key_or_model_is_not_the_callers_fault(status, ours):
+    assert api_error(ExpertRequestError("expert 'a': no", status)).status == ours
+
+
+def test_a_wait_is_told_in_whole_seconds_that_suffice():
+    headers = api_error(ExpertBusyError("expert 'a': busy", 1.2)).headers
+    assert (headers["retry-after"], headers["retry-after-ms"]) == ("2", "1200")
+    assert "retry-after" not in api_error(ExpertBusyError("expert 'a': busy")).headers
 
 
 def tree(kind):
