@@ -57,5 +57,8 @@ class Single:
             try:
                 return await call(expert, prompt)
             except FAILOVER as error:
-                logger.warning("expert %s failed, asking the next best: %s", expert, error)
+                # Without its text: an upstream may repeat the prompt in it.
+                kind = type(error).__name__
+                logger.warning("expert %s failed (%s), asking the next best", expert, kind)
+                logger.debug("expert %s: %s", expert, error)
         return await call(last, prompt)

@@ -175,4 +175,7 @@ async def _failover(
             ledger.failed(expert, progress.began, error)
             if is_begun or expert == experts[-1]:
                 raise
-            logger.warning("expert %s failed, asking the next best: %s", expert, error)
+            # Without its text: an upstream may repeat the prompt in it.
+            kind = type(error).__name__
+            logger.warning("expert %s failed (%s), asking the next best", expert, kind)
+            logger.debug("expert %s: %s", expert, error)
