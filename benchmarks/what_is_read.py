@@ -6,7 +6,8 @@ Each router is fitted on the same splits four times: on the embedding alone, wit
 the features, with both. Printed are the AIQ (mean quality over all budgets) and the difference to
 the embedding alone with a 95 % interval over 1,000 resamples of the table's queries, as in
 routers_vs_peers.py; how often a classifier of the categories is right; and the share of the
-variance of an expert's cost that is predicted (median over the experts).
+variance of an expert's cost that is predicted (median over the experts). Of several tables also the
+mean of their differences, each resampled by itself.
 """
 
 import argparse
@@ -43,9 +44,9 @@ READ = {
 
 
 def main() -> None:
-    """Print one block per table."""
+    """Print one block per table, and one for all of them together."""
     args = _arguments()
-    encoder = CachedEncoder(minilm())
+    encoder, gaps = CachedEncoder(minilm()), []
     for name in args.tables:
         data = load_table(args.folder / name)
         known = KnownEncoder.of(data, encoder)
@@ -62,7 +63,13 @@ def main() -> None:
                     area = _area(router, what, parts, drawn)
                     areas.setdefault((kind, what), []).append(area)
                 seen.setdefault(what, []).append(_seen(known, what, parts))
-        _show(areas, seen, args.routers, len(data))
+        gaps.append(_gaps(areas))
+        _show(areas, gaps[-1], seen, len(data))
+    if len(gaps) > 1:
+        print("all of them together, less the embedding alone:")
+        for key in gaps[0]:
+            gap = np.mean([each[key] for each in gaps], axis=0)
+            print(f"  {key[0]:10} {key[1]:14} {_said(gap, len(data))}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -112,24 +119,32 @@ def _seen(known: KnownEncoder, what: str, parts: Split) -> tuple[float, float]:
     return float(right), float(np.median(1 - left / spread))
 
 
+def _gaps(areas: dict[tuple[str, str], list[FloatArray]]) -> dict[tuple[str, str], FloatArray]:
+    """Return the differences to the embedding alone, means over the splits (1 + resamples,)."""
+    mean = {key: np.mean(found, axis=0) for key, found in areas.items()}
+    plain = "embedding"
+    return {key: area - mean[key[0], plain] for key, area in mean.items() if key[1] != plain}
+
+
 def _show(
     areas: dict[tuple[str, str], list[FloatArray]],
+    gaps: dict[tuple[str, str], FloatArray],
     seen: dict[str, list[tuple[float, float]]],
-    routers: list[str],
     queries: int,
 ) -> None:
-    for what in READ:
-        right, explained = np.mean(seen[what], axis=0)
+    for what, found in seen.items():
+        right, explained = np.mean(found, axis=0)
         print(f"  {what:14} categories recognised {right:.1%}, costs explained {explained:.1%}")
-        for kind in routers:
-            area = np.mean(areas[kind, what], axis=0)
-            gap = area - np.mean(areas[kind, "embedding"], axis=0)
-            line = f"    {kind:10} AIQ {area[0]:.4f}"
-            if gap.any():
-                found = interval(gap[1:])
-                line += f"  {gap[0]:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-                line += f" {verdict(found, queries)}"
+        for kind, _ in filter(lambda key: key[1] == what, areas):
+            line = f"    {kind:10} AIQ {np.mean(areas[kind, what], axis=0)[0]:.4f}"
+            if (kind, what) in gaps:
+                line += f"  {_said(gaps[kind, what], queries)}"
             print(line)
+
+
+def _said(gap: FloatArray, queries: int) -> str:
+    found = interval(gap[1:])
+    return f"{gap[0]:+.4f} [{found.low:+.4f}, {found.high:+.4f}] {verdict(found, queries)}"
 
 
 if __name__ == "__main__":

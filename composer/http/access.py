@@ -1,6 +1,7 @@
 """Whom the door lets in, what an answer may cost them, and the log of what came of it."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,17 @@ from composer.http.errors import api_error
 from composer.key_store import KeyStore
 from composer.keys import Key, is_token
 from composer.locations import database_location
+from composer.routing import AUTO
 from composer.sdk import Composer
 from composer.trace import Answer
-from experts_registry.errors import ComposerError
+from experts_registry.errors import ComposerError, DataError, UnknownNameError
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Prompt
 
 __all__ = ["Access", "Visit"]
+
+logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0  # between looks whether there are keys by now
 _BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
@@ -68,7 +72,8 @@ class Access:
         """Tell whether there are keys; once there were, only a new server forgets it."""
         now = time.monotonic()
         if not self._is_needed and now - self._looked > _LOOK_SECONDS:
-            self._is_needed = await asyncio.to_thread(self.keys.has_keys)
+            # Also revoked ones: who ends the only key does not mean to let everybody in.
+            self._is_needed = bool(await asyncio.to_thread(self.keys.all))
             self._looked = now
         return self._is_needed
 
@@ -87,20 +92,19 @@ class Visit:
         access: of the server.
         request_id: what the client is told.
         key: whose request it is; None where no key is needed.
-        generation: of the expert file that answers.
-        registry: its digest.
+        registry: the edition of the expert file that answers.
     """
 
     access: Access
     request_id: str
     key: Key | None
-    generation: int
-    registry: str
+    registry: Registry
     began: float = field(default_factory=time.perf_counter)
     model: str = ""
     answers: list[Answer] = field(default_factory=list)
     _reservation: Reservation | None = None
     _reserved: tuple[int, float] = (0, 0.0)
+    _calls: int = 1
 
     async def reserve(self, composer: Composer, prompts: Sequence[Prompt], model: str) -> None:
         """Set aside the most that answering these prompts may use.
@@ -108,10 +112,11 @@ class Visit:
         Raises:
             AccessError: the key may not ask for this model, or a limit of it is reached.
         """
-        self.model = model
+        self._name(model)
         if self.key is None:
             return
         self.key.require_model(model)  # before the model is looked up: names are nobody's business
+        self._calls = len(prompts)
         specs = composer.candidates(model)
         most = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
         self._reserved = sum(tokens for tokens, _ in most), sum(usd for _, usd in most)
@@ -121,14 +126,22 @@ class Visit:
         )
 
     def admit(self, model: str) -> None:
-        """Let a request pass that costs nothing.
+        """Let a request pass that costs nothing; it counts among those of its minute.
 
         Raises:
-            ForbiddenError: the key may not ask for this model.
+            AccessError: the key may not ask for this model, or has asked too often.
         """
-        self.model = model
+        self._name(model)
         if self.key is not None:
             self.key.require_model(model)
+            self.access.admission.rates.enter(self.key.id, 0, rpm=self.key.rpm, tpm=None)
+
+    def _name(self, model: str) -> None:
+        """Note what was asked for: a name of the file and nothing else, whatever clients send."""
+        if is_token(model):
+            raise UnknownNameError("model: is an API key; send it in the header, and a name here")
+        known = {AUTO, *self.registry.compositions, *self.registry.experts}
+        self.model = model if model in known else "(unknown)"
 
     def require_admin(self) -> None:
         """Let an admin pass, and everybody where no key is needed.
@@ -151,13 +164,19 @@ class Visit:
 
     async def end(self, error: BaseException | None) -> None:
         """Charge what was used, and log how it ended; a request that names no model is not."""
-        await self._charge(error)
+        self._log(error)
+        try:
+            await self._charge(error)
+        except DataError as refused:  # the client has its answer; what was set aside stays so
+            logger.error("%s: is not charged: %s", self.request_id, refused)
+
+    def _log(self, error: BaseException | None) -> None:
         if not self.model:
             return
         known: Mapping[str, Any] = {
             "request_id": self.request_id,
             "key_id": self.key.id if self.key else "",
-            "generation": self.generation,
+            "generation": self.registry.generation,
             "seconds": time.perf_counter() - self.began,
         }
         if self.answers:
@@ -169,7 +188,7 @@ class Visit:
                 status=_status(error),
                 model=self.model,
                 error=error,
-                registry=self.registry,
+                registry=self.registry.digest,
                 **known,
             )
         )
@@ -178,14 +197,14 @@ class Visit:
         if self._reservation is None:
             return
         steps = [step for answer in self.answers for step in answer.steps]
-        if steps:
-            tokens = sum(step.usage.total_tokens for step in steps)
-            await self._reservation.asettle(tokens=tokens, usd=sum(step.cost for step in steps))
-        elif isinstance(error, ComposerError):  # nobody answered, nobody is paid
-            await self._reservation.arelease()
-        else:  # a client that left in the middle: the expert may charge for all of it
-            tokens, usd = self._reserved
-            await self._reservation.asettle(tokens=tokens, usd=usd)
+        tokens = sum(step.usage.total_tokens for step in steps)
+        usd = sum(step.cost for step in steps)
+        if error is not None and not isinstance(error, ComposerError):
+            # A client that left in the middle: experts may charge for all that was begun.
+            unfinished = 1 - len(self.answers) / self._calls
+            tokens += round(unfinished * self._reserved[0])
+            usd += unfinished * self._reserved[1]
+        await self._reservation.asettle(tokens=tokens, usd=usd)
 
 
 def _status(error: BaseException | None) -> int:
@@ -199,14 +218,17 @@ def _status(error: BaseException | None) -> int:
 
 def _bearer(scope: Scope) -> str:
     """Return the token of ``Authorization: Bearer``; an empty text where there is none."""
-    value = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    sent = [value for name, value in scope["headers"] if name == b"authorization"]
+    # Of several, a proxy before us may have believed another one.
+    value = sent[0].decode("latin-1") if len(sent) == 1 else ""
     kind, _, token = value.partition(" ")
     return token.strip() if kind.casefold() == "bearer" else ""
 
 
 def _most(specs: Sequence[ExpertSpec], prompt: Prompt) -> tuple[int, float]:
     """Return the most tokens and USD that one call to any of these experts may take."""
-    texts = (f"{message.content}{message.extra or ''}" for message in prompt.messages)
+    texts = [f"{message.content}{message.extra or ''}" for message in prompt.messages]
+    texts += [str(prompt.extra)] if prompt.extra else []  # tools, schemas
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
     calls = []

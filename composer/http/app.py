@@ -91,8 +91,7 @@ class _Served:
                 access=self._access,
                 request_id=scope["request_id"],
                 key=key,
-                generation=composer.registry.generation,
-                registry=composer.registry.digest,
+                registry=composer.registry,
             )
             asked = Asked(
                 composer=composer,

@@ -16,7 +16,8 @@ __all__ = ["MAX_BYTES", "JsonResponse", "json_bytes", "read_object"]
 MAX_BYTES = 10_000_000
 MAX_DEPTH = 64
 _MOST_DISCARDED = 5 * MAX_BYTES
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Linear: a string without an end is taken to the end, not tried again from each quote inside.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # once: building it is slow
 
@@ -30,10 +31,11 @@ async def read_object(receive: Receive) -> dict[str, Any]:
     """
     body = await _read(receive)
     try:
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-            _require_flat(body)
-        value = json.loads(body, parse_constant=_refuse_constant)
-        if b"\\u" in body:  # half a surrogate pair is no text, and no tokenizer reads it
+        text = body.decode()  # strictly: json would let half a surrogate pair through
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _require_flat(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:  # half a surrogate pair is no text, and no tokenizer reads it
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         what = "is empty" if not body.strip() else f"is not JSON: {_said(error)}"
@@ -76,15 +78,15 @@ def _too_large() -> ApiError:
     )
 
 
-def _require_flat(body: bytes) -> None:
+def _require_flat(text: str) -> None:
     depth = 0
-    for found in _BRACKETS.finditer(body):
+    for found in _BRACKETS.finditer(text):
         match found.group()[:1]:
-            case b"[" | b"{":
+            case "[" | "{":
                 depth += 1
                 if depth > MAX_DEPTH:
                     raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-            case b"]" | b"}":
+            case "]" | "}":
                 depth -= 1
 
 

@@ -22,6 +22,8 @@ async def completions(asked: Asked) -> ASGIApp:
     texts, echo = _texts(asked.body), flag(asked.body, "echo")
     _refuse_unsupported(asked.body)
     asks, created = [text_ask(asked.body, text) for text in texts], int(time.time())
+    if len(asks) * asks[0].n > MAX_PROMPTS:
+        raise bad("n", f"asks more than {MAX_PROMPTS} answers in all; ask for fewer")
     if asks[0].is_streamed:
         ask = asks[0]
         if ask.n > 1 or len(asks) > 1:

@@ -80,7 +80,7 @@ class _Sending:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self.request_id = send, request_id
-        self._is_started = False
+        self._is_started = self._is_complete = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -88,12 +88,16 @@ class _Sending:
             message["headers"] = [
                 *message["headers"], (b"x-request-id", self.request_id.encode()),
             ]  # fmt: skip
+        elif message["type"] == "http.response.body":
+            self._is_complete = not message.get("more_body", False)
         await self._send(message)
 
     async def fail(self, error: ApiError, scope: Scope, receive: Receive) -> None:
         """Tell the client, in the way that is still open."""
         if error.status >= 500:
             logger.warning("%s: answered %s %s", self.request_id, error.status, error.code)
+        if self._is_complete:
+            return
         if not self._is_started:
             response = JsonResponse(error.body, error.status, headers=error.headers)
             await response(scope, receive, self)

@@ -21,7 +21,7 @@ __all__ = [
 Body = Mapping[str, Any]
 UNSUPPORTED = "unsupported_parameter"
 T = TypeVar("T")
-N = TypeVar("N", int, float)
+N = TypeVar("N", bound=float)
 
 
 def bad(param: str, what: str, code: str = "invalid_value") -> ApiError:
@@ -63,7 +63,7 @@ def decimal(body: Body, name: str, low: float, high: float) -> float | None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise _wrong_type(name, value, "a number")
-    return _within(name, float(value), low, high, "decimal")
+    return float(_within(name, value, low, high, "decimal"))
 
 
 def listed(body: Body, name: str, most: int) -> list[Any]:

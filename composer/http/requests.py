@@ -12,6 +12,7 @@ __all__ = ["Ask", "chat_ask", "text_ask"]
 
 MAX_MESSAGES = 2048
 MAX_ANSWERS = 128
+MAX_TOKENS = 2**31 - 1
 TEXT_TOKENS = 16  # OpenAI's default of /v1/completions
 _SMALLEST_TOP_P = 1e-6  # OpenAI takes 0, which means the same: the likeliest token
 
@@ -99,7 +100,9 @@ def _ask(body: Body, prompt: Prompt, sampling: Sampling) -> Ask:
 def _sampling(body: Body, *, logprobs: bool = False) -> Sampling:
     for name in ("frequency_penalty", "presence_penalty"):
         decimal(body, name, -2, 2)
-    limits = [integer(body, name, 1) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [
+        integer(body, name, 1, MAX_TOKENS) for name in ("max_completion_tokens", "max_tokens")
+    ]
     top_p = decimal(body, "top_p", 0, 1)
     return Sampling(
         max_tokens=limits[0] if limits[0] is not None else limits[1],

@@ -265,3 +265,64 @@ def test_the_log_says_when(door):
     found = logged(client, client.post(CHAT, json=asking()))
     assert abs((datetime.now(UTC) - datetime.fromisoformat(found["time"])).total_seconds()) < 60
     assert json.dumps(found)
+
+
+def test_tools_and_other_fields_count_for_what_is_set_aside(door):
+    tool = {"type": "function", "function": {"name": "f", "description": "x" * 400_000}}
+    client = door(usd=0.05)
+    refused = client.post(CHAT, json=asking("dear", max_tokens=1, tools=[tool]))
+    assert code(refused) == (429, "insufficient_quota")
+
+
+def test_of_many_answers_the_unfinished_ones_are_charged_too(door, folder):
+    client = door(usd=10.0)
+    body = {"model": "slow", "prompt": ["a b"] * 4, "max_tokens": 5}
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/completions", json=body, timeout=0.5)
+    until = time.monotonic() + 10
+    while not spent(client, folder).usd:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert spent(client, folder).usd == pytest.approx(4 * (1 + 8 + 5) * 1000 / 1e6)
+
+
+def test_one_request_asks_for_so_many_answers_and_no_more(door):
+    refused = door().post("/v1/completions", json={"model": "cheap", "prompt": ["a"] * 65, "n": 2})
+    assert code(refused) == (400, "invalid_value")
+
+
+def test_requests_that_cost_nothing_count_in_their_minute(door):
+    client = door(rpm=1)
+    body = {"model": "words", "input": "x"}
+    assert client.post("/v1/embeddings", json=body).status_code == 200
+    assert code(client.post("/v1/embeddings", json=body)) == (429, "rate_limit_exceeded")
+    assert code(client.post("/v1/route", json=asking())) == (429, "rate_limit_exceeded")
+
+
+def test_what_is_no_name_of_the_file_is_not_kept_under_model(door, folder):
+    client = door()
+    refused = client.post(CHAT, json=asking(client.token))
+    assert code(refused) == (404, "model_not_found")
+    assert client.token not in refused.text
+    found = logged(client, client.post(CHAT, json=asking(CANARY)))
+    assert (found["model"], found["status"]) == ("(unknown)", 404)
+    assert not any(CANARY.encode() in path.read_bytes() for path in folder.iterdir())
+
+
+def test_two_keys_are_none(url, door):
+    headers = [("authorization", f"Bearer {door().token}") for _ in range(2)]
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        refused = client.post(CHAT, json=asking(), headers=headers)
+    assert code(refused) == (401, "invalid_api_key")
+
+
+def test_revoking_the_only_key_does_not_open_the_door(tmp_path):
+    (tmp_path / "experts.yaml").write_text(FILE)
+    store = KeyStore(tmp_path / "keys.db")
+    store.revoke(store.create("only").key.id)
+    store.close()
+    with (
+        running(create_app(tmp_path / "experts.yaml")) as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        assert code(client.post(CHAT, json=asking())) == (401, "invalid_api_key")

@@ -199,3 +199,36 @@ def test_every_error_of_ours_has_its_place_in_http(kind):
     assert json.loads(json.dumps(found.body))["error"]["message"] == str(error)
     is_servers = found.status >= 500
     assert (found.kind in ("server_error", "timeout_error")) == is_servers
+
+
+@pytest.mark.parametrize(
+    "field", ["temperature", "frequency_penalty", "max_tokens", "n", "seed", "top_logprobs"]
+)
+def test_a_number_of_400_digits_is_out_of_range(raw, field):
+    body = json.dumps({**GOOD, "logprobs": True, field: 0}).replace(": 0", f": 1{'0' * 400}")
+    response = raw.post(CHAT, content=body)
+    assert response.status_code == 400
+    assert error_of(response)[3] == field
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "cheap", "messages": [{"role": "user", "content": "a\xed\xa0\x80"}]}',
+        json.dumps(GOOD).encode("utf-16"),
+    ],
+    ids=["half a surrogate", "UTF-16"],
+)
+def test_what_is_not_utf_8_is_refused(raw, body):
+    assert error_of(raw.post(CHAT, content=body))[2] == "invalid_json"
+
+
+def test_quotes_and_brackets_are_counted_in_one_pass(raw):
+    """Each quote in a string without an end would otherwise be tried as a new beginning."""
+    body = b'{"x": "' + b'\\"' * 200_000 + b"[" * 100
+    assert error_of(raw.post(CHAT, content=body, timeout=10))[2] == "invalid_json"
+
+
+def test_an_origin_that_is_no_address_is_another_site(raw):
+    response = raw.post(CHAT, json=GOOD, headers={"origin": "http://["})
+    assert error_of(response)[:3] == (403, "invalid_request_error", "origin")
