@@ -200,12 +200,26 @@ def _held_out(
     """
     predicted = np.zeros((len(alphas), *y.shape))
     for train, held in _sides(fold):
+        if len(alphas) == 1 and known[train].all():  # as below, without the axes: a fifth of it
+            mean = z[train].mean(axis=0)
+            predicted[0, held] = (z[held] - mean) @ _solved(z[train] - mean, y[train], alphas[0])
+            continue
         rotated = _Rotated.of(z[train])
         filled = _filled(rotated, y[train], known[train])
         scores = (z[held] - rotated.mean) @ rotated.axes
         for i, alpha in enumerate(alphas):
             predicted[i, held] = scores @ rotated.solve(filled, alpha)
     return predicted
+
+
+def _solved(centred: FloatArray, y: FloatArray, alpha: float) -> FloatArray:
+    """Return the ridge coefficients (d, m) for one penalty."""
+    from scipy.linalg import solve
+
+    gram = centred.T @ centred
+    gram[np.diag_indices_from(gram)] += alpha
+    coefficients: FloatArray = solve(gram, centred.T @ y, assume_a="pos")
+    return coefficients
 
 
 def _sides(fold: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:

@@ -3,7 +3,7 @@ import pytest
 
 from experts_registry.errors import OptionError
 from routers.data import RoutingDataset
-from routers.factor import FactorRouter
+from routers.factor import FactorRouter, _held_out
 from routers.features import FEATURES
 from routers.testing import HashingEncoder, check_router, synthetic_outcomes
 
@@ -147,3 +147,11 @@ def test_every_setting_keeps_the_contract(options, tmp_path):
 def test_wrong_settings_are_refused(option, message):
     with pytest.raises(OptionError, match=message):
         FactorRouter(encoder=ENCODER, **option)
+
+
+def test_one_penalty_is_solved_to_the_same_predictions_as_several():
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(80, 30)), rng.normal(size=(80, 4))
+    known, fold = np.ones(y.shape, dtype=bool), rng.integers(5, size=80)
+    several = _held_out(z, y, known, fold, [3.0, 30.0])
+    assert _held_out(z, y, known, fold, [30.0])[0] == pytest.approx(several[1])
