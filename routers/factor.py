@@ -216,10 +216,12 @@ def _solved(centred: FloatArray, y: FloatArray, alpha: float) -> FloatArray:
     """Return the ridge coefficients (d, m) for one penalty."""
     from scipy.linalg import solve
 
-    gram = centred.T @ centred
+    is_wide = len(centred) < centred.shape[1]  # (Z'Z + aI)^-1 Z' = Z' (ZZ' + aI)^-1
+    gram = centred @ centred.T if is_wide else centred.T @ centred
     gram[np.diag_indices_from(gram)] += alpha
-    coefficients: FloatArray = solve(gram, centred.T @ y, assume_a="pos")
-    return coefficients
+    target = y if is_wide else centred.T @ y
+    found: FloatArray = solve(gram, target, assume_a="pos")
+    return centred.T @ found if is_wide else found
 
 
 def _sides(fold: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:

@@ -149,9 +149,10 @@ def test_wrong_settings_are_refused(option, message):
         FactorRouter(encoder=ENCODER, **option)
 
 
-def test_one_penalty_is_solved_to_the_same_predictions_as_several():
+@pytest.mark.parametrize("width", [30, 200])
+def test_one_penalty_is_solved_to_the_same_predictions_as_several(width):
     rng = np.random.default_rng(0)
-    z, y = rng.normal(size=(80, 30)), rng.normal(size=(80, 4))
+    z, y = rng.normal(size=(80, width)), rng.normal(size=(80, 4))
     known, fold = np.ones(y.shape, dtype=bool), rng.integers(5, size=80)
     several = _held_out(z, y, known, fold, [3.0, 30.0])
     assert _held_out(z, y, known, fold, [30.0])[0] == pytest.approx(several[1])
