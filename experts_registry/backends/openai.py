@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
+from urllib.request import getproxies
 
 import httpx
 import stamina
@@ -23,6 +24,8 @@ __all__ = ["OpenAILLM", "Options"]
 RETRIED = (429, 500, 502, 503, 504)
 MAX_REPLY = 16 * 2**20
 MAX_REFUSAL = 64 * 2**10
+# Shorter than the 5 s after which common servers hang up on an idle connection.
+_IDLE_SECONDS = 3.0
 
 
 class Options(BaseModel, extra="forbid", frozen=True):
@@ -181,15 +184,25 @@ class OpenAILLM:
         return httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(options.timeout, connect=options.connect_timeout),
-            # Shorter than the 5 s after which common servers hang up on an idle connection.
             limits=httpx.Limits(
-                max_connections=limit, max_keepalive_connections=limit, keepalive_expiry=3.0
+                max_connections=limit,
+                max_keepalive_connections=limit,
+                keepalive_expiry=_IDLE_SECONDS,
             ),
             follow_redirects=False,
             # A proxy of the environment cannot reach this machine's own ports.
             trust_env=not self.endpoint.is_loopback,
-            transport=self._transport,
+            transport=self._transport or self._fast_transport(limit),
         )
+
+    def _fast_transport(self, connections: int) -> httpx.AsyncBaseTransport | None:
+        """Return a transport that costs less than httpx's own; None where only that can do it."""
+        if not self.endpoint.is_loopback and getproxies():
+            return None
+        from experts_registry.backends.aiohttp_transport import AiohttpTransport
+
+        ssl = httpx.create_ssl_context() if self.endpoint.url.startswith("https:") else None
+        return AiohttpTransport(connections=connections, idle_seconds=_IDLE_SECONDS, ssl=ssl)
 
 
 class _ClientPerLoop:
