@@ -9,7 +9,6 @@ Exits with 1 where a target is missed. Linux only.
 """
 
 import argparse
-import asyncio
 import json
 import statistics
 import sys

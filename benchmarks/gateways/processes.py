@@ -156,9 +156,7 @@ def _running(
             process.wait()
 
 
-def _wait(
-    name: str, process: "subprocess.Popen[bytes]", port: int, token: str, log: Path
-) -> None:
+def _wait(name: str, process: "subprocess.Popen[bytes]", port: int, token: str, log: Path) -> None:
     """Wait until it answers a real request."""
     until = time.monotonic() + _STARTING_SECONDS
     while not _answers(port, token):
