@@ -34,6 +34,7 @@ AUTO = "auto"  # exists in every registry: all enabled LLMs, where the file does
 _CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
 _MOST_CHARACTERS_PER_TOKEN = 12  # above it no tokenizer fits the text: refuse before reading it
 _EXPECTED_ANSWER_TOKENS = 256
+_QUICK_CHARACTERS = 1000  # a query that a quick encoder reads in less than a millisecond
 
 
 class Routing:
@@ -99,6 +100,18 @@ class Routing:
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
 
+    def is_quick(self, prompt: Prompt, model: str) -> bool:
+        """Tell whether to decide takes less than to wake a thread for it, and waits for nobody."""
+        composition = self.composition(model)
+        if composition is None:
+            return True
+        if composition.explore is not None or composition.name not in self._selects:
+            return composition.router is None and composition.explore is None
+        encoder = self._registry.encoder
+        embedder = self._embedders.get(encoder.name) if encoder is not None else None
+        is_short = len(prompt.query) <= _QUICK_CHARACTERS
+        return is_short and getattr(embedder, "is_quick", False)
+
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.
 
@@ -157,6 +170,9 @@ class Routing:
         return members
 
     def _router(self, composition: Composition) -> Router | None:
+        loaded = self._routers.get(composition.name)
+        if loaded is not None or composition.router is None:
+            return loaded  # without the lock, which is held while another one loads
         with self._lock:
             if composition.name not in self._routers:
                 router = self._load(composition)
@@ -164,6 +180,8 @@ class Routing:
             return self._routers[composition.name]
 
     def _selecting(self, composition: Composition, router: Router) -> Selecting:
+        if (ready := self._selects.get(composition.name)) is not None:
+            return ready
         with self._lock:
             if composition.name not in self._selects:
                 experts = tuple(self._members(composition))

@@ -228,8 +228,10 @@ class Composer:
         if composition is None:
             decision = self._routing.decide(prompt, model)
             return Plan(prompt, decision, model, f"expert {model!r}")
-        # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
-        decision = await asyncio.to_thread(self._decide, prompt, model)
+        if self._routing.is_quick(prompt, model):
+            decision = self._decide(prompt, model)
+        else:  # an encoder computes for milliseconds, the first call loads it for seconds
+            decision = await asyncio.to_thread(self._decide, prompt, model)
         limits = composition.limits
         return Plan(
             prompt.limited(max_tokens=limits.max_tokens),

@@ -8,7 +8,7 @@ scripts apart, needs no download, and takes microseconds.
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
@@ -33,6 +33,7 @@ class HashingEmbedder:
     """Embeds a text as the signed, hashed counts of its words and character n-grams."""
 
     offers: tuple[str, ...] = ("embeddings",)
+    is_quick = True  # for a short text less than a switch of threads, and it waits for nobody
 
     def __init__(self, spec: ExpertSpec) -> None:
         self._options = parse_options(Options, spec)
@@ -46,10 +47,12 @@ class HashingEmbedder:
         """Return one L2-normalised float32 row per text, (n, d)."""
         x = np.zeros((len(texts), self._options.dimensions), dtype=np.float32)
         for row, text in zip(x, texts, strict=True):
-            for feature, count in Counter(self._features(text)).items():
-                code = crc32(feature.encode())
-                # Damped: a word said ten times is not ten times as telling.
-                row[(code >> 1) % len(row)] += (1 if code & 1 else -1) * np.log1p(count)
+            counts = Counter(self._features(text))
+            code = np.fromiter(map(crc32, map(str.encode, counts)), np.int64, len(counts))
+            count = np.fromiter(counts.values(), np.int64, len(counts))
+            # Damped: a word said ten times is not ten times as telling.
+            signed = (2 * (code & 1) - 1) * np.log1p(count)
+            row[:] = np.bincount((code >> 1) % len(row), signed, len(row))
         # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
         x[~x.any(axis=1), 0] = 1.0
         unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -58,8 +61,9 @@ class HashingEmbedder:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _features(self, text: str) -> Iterator[str]:
-        text = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
-        yield from (f"w:{word}" for word in text.split())
+    def _features(self, text: str) -> list[str]:
+        words = unicodedata.normalize("NFKC", text).casefold().split()
+        text, features = f" {' '.join(words)} ", [f"w:{word}" for word in words]
         for n in range(self._options.shortest, self._options.longest + 1):
-            yield from (text[i : i + n] for i in range(len(text) - n + 1))
+            features += [text[i : i + n] for i in range(len(text) - n + 1)]
+        return features
