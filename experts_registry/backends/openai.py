@@ -9,10 +9,12 @@ from urllib.request import getproxies
 import httpx
 from pydantic import BaseModel, Field
 
+from experts_registry.backends.aiohttp_client import AiohttpClient
 from experts_registry.backends.endpoint import PUBLIC_URL, Endpoint
 from experts_registry.backends.openai_errors import broken, refusal, retry_after
 from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
 from experts_registry.backends.options import check_offers, closed, parse_options, refuse
+from experts_registry.backends.posting import Client, HttpxClient, Reply
 from experts_registry.backends.sse import Event, read_events
 from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
@@ -101,7 +103,7 @@ class OpenAILLM:
     # -- inside ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[httpx.Response]:
+    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[Reply]:
         """Send a prompt; what goes wrong until the response was read becomes our error."""
         body = self._body(prompt, stream=stream)
         try:
@@ -132,16 +134,15 @@ class OpenAILLM:
             own["stream_options"] = {**more, "include_usage": True}
         return request_body(self.endpoint, prompt, own)
 
-    async def _send(self, body: bytes) -> httpx.Response:
+    async def _send(self, body: bytes) -> Reply:
         """Open a response."""
         client = await self._clients.get()
-        request = client.build_request("POST", self.endpoint.url, content=body)
-        response = await client.send(request, stream=True)
+        response = await client.post(body)
         if not response.is_success:
             raise await _refused(response)
         return response
 
-    async def _whole(self, response: httpx.Response) -> Generation:
+    async def _whole(self, response: Reply) -> Generation:
         size = response.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_REPLY:
             raise ExpertReplyError(
@@ -151,12 +152,22 @@ class OpenAILLM:
         body = await _read(response, MAX_REPLY)
         return parse_reply(self.endpoint, body, response.headers.get("content-type", ""))
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_client(self) -> Client:
         options, limit = self.options, self.spec.limits.concurrency or 100
         headers = {"content-type": "application/json"}
         if self.endpoint.key:
             headers["authorization"] = f"Bearer {self.endpoint.key}"
-        return httpx.AsyncClient(
+        if self._transport is None and (self.endpoint.is_loopback or not getproxies()):
+            return AiohttpClient(
+                self.endpoint.url,
+                headers,
+                timeout=options.timeout,
+                connect_timeout=options.connect_timeout,
+                connections=limit,
+                idle_seconds=_IDLE_SECONDS,
+                ssl=httpx.create_ssl_context() if self.endpoint.url.startswith("https:") else None,
+            )
+        client = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(options.timeout, connect=options.connect_timeout),
             limits=httpx.Limits(
@@ -167,17 +178,9 @@ class OpenAILLM:
             follow_redirects=False,
             # A proxy of the environment cannot reach this machine's own ports.
             trust_env=not self.endpoint.is_loopback,
-            transport=self._transport or self._fast_transport(limit),
+            transport=self._transport,
         )
-
-    def _fast_transport(self, connections: int) -> httpx.AsyncBaseTransport | None:
-        """Return a transport that costs less than httpx's own; None where only that can do it."""
-        if not self.endpoint.is_loopback and getproxies():
-            return None
-        from experts_registry.backends.aiohttp_transport import AiohttpTransport
-
-        ssl = httpx.create_ssl_context() if self.endpoint.url.startswith("https:") else None
-        return AiohttpTransport(connections=connections, idle_seconds=_IDLE_SECONDS, ssl=ssl)
+        return HttpxClient(self.endpoint.url, client)
 
 
 class _ClientPerLoop:
@@ -187,14 +190,14 @@ class _ClientPerLoop:
     loop ends or when nobody refers to them any more: exactly when the client must be closed.
     """
 
-    def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
+    def __init__(self, make: Callable[[], Client]) -> None:
         self._make = make
         self._open: dict[
             asyncio.AbstractEventLoop,
-            tuple[AsyncGenerator[httpx.AsyncClient, None], httpx.AsyncClient],
+            tuple[AsyncGenerator[Client, None], Client],
         ] = {}
 
-    async def get(self) -> httpx.AsyncClient:
+    async def get(self) -> Client:
         """Return the client of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._open:
@@ -211,7 +214,7 @@ class _ClientPerLoop:
         if lifetime is not None:
             await lifetime.aclose()
 
-    async def _lifetime(self) -> AsyncGenerator[httpx.AsyncClient, None]:
+    async def _lifetime(self) -> AsyncGenerator[Client, None]:
         client = self._make()
         try:
             yield client
@@ -219,7 +222,7 @@ class _ClientPerLoop:
             await client.aclose()
 
 
-async def _refused(response: httpx.Response) -> _Refused:
+async def _refused(response: Reply) -> _Refused:
     try:
         body = await _read(response, MAX_REFUSAL)
     finally:
@@ -227,7 +230,7 @@ async def _refused(response: httpx.Response) -> _Refused:
     return _Refused(response.status_code, body, retry_after(response.headers))
 
 
-async def _read(response: httpx.Response, limit: int) -> bytes:
+async def _read(response: Reply, limit: int) -> bytes:
     """Read a body, or its start where it is longer than anything we would ask for."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
@@ -245,7 +248,7 @@ async def _drain(events: AsyncIterator[Event]) -> None:
                 pass
 
 
-def _is_document(response: httpx.Response) -> bool:
+def _is_document(response: Reply) -> bool:
     """Whether a server answered in one piece, or with a web page, though asked for a stream."""
     content_type = response.headers.get("content-type", "")
     return any(kind in content_type for kind in ("json", "html", "xml"))
