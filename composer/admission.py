@@ -75,8 +75,11 @@ class Admission:
         entry = self._enter(key, model, tokens)
         if key.usd is None:
             return Reservation(self, key, entry, None)
-        with self._leaving(key, entry):
+        try:
             claim = self._leases.take(key, usd)
+        except OptionError:
+            self.rates.leave(key.id, entry)
+            raise
         if claim is not None:
             return Reservation(self, key, entry, claim)
         errand = _Errand()

@@ -9,7 +9,6 @@ put on the disk. PostgreSQL by URL is written portably, but was not tried.
 import logging
 import queue
 import threading
-import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

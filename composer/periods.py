@@ -10,7 +10,7 @@ Period = Literal["day", "month", "total"]
 
 def named(now: datetime, per: Period) -> str:
     """Name the period that a moment lies in; periods change at midnight UTC."""
-    return now.strftime({"day": "%Y-%m-%d", "month": "%Y-%m", "total": "total"}[per])
+    return "total" if per == "total" else now.date().isoformat()[: 10 if per == "day" else 7]
 
 
 def left_of(now: datetime, per: Period) -> float | None:

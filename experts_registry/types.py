@@ -111,18 +111,16 @@ class Prompt:
             PromptError: there is nothing to ask.
             OptionError: a sampling setting is unknown or out of its range.
         """
-        known = [f.name for f in fields(Sampling)]
+        known = [f.name for f in fields(Sampling)] if sampling else []
         for name in sampling:
             if name not in known:
                 raise OptionError(
                     f"sampling: {name!r} is not one of {', '.join(known)}{nearest(name, known)}"
                 )
-        if isinstance(text_or_messages, Prompt):
-            prompt = cls(
-                text_or_messages.messages,
-                replace(text_or_messages.sampling, **sampling),
-                text_or_messages.extra,
-            )
+        if isinstance(text_or_messages, cls):
+            prompt = text_or_messages
+            if sampling:
+                prompt = replace(prompt, sampling=replace(prompt.sampling, **sampling))
         elif isinstance(text_or_messages, str):
             prompt = cls((Message("user", text_or_messages),), Sampling(**sampling))
         elif isinstance(text_or_messages, Sequence) and not isinstance(text_or_messages, bytes):

@@ -35,7 +35,8 @@ experts:
      options: {base_url: "http://127.0.0.1:PORT/v1"}}
   - {name: expert-2, kind: llm, backend: openai, model: mock, price: {prompt: 0.4, completion: 0.8},
      options: {base_url: "http://127.0.0.1:PORT/v1"}}
-  - {name: words, kind: retriever, backend: hashing, model: hashing}
+  - {name: words, kind: retriever, backend: hashing, model: hashing,
+     options: {dimensions: 64, longest: 3}}
 compositions:
   - {name: auto, experts: [expert-0, expert-1, expert-2], router: router}
 """
