@@ -89,7 +89,7 @@ class Routing:
         limit = composition.limits.usd_per_request
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
         if len(excluded) == len(specs):
-            raise _refusal(excluded)
+            return self._stand_in(composition, prompt, _refusal(excluded))
         avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
         if len(excluded) + len(avoided) < len(specs):
             excluded |= avoided
@@ -122,6 +122,15 @@ class Routing:
         embedder = self._embedders.get(encoder.name) if encoder is not None else None
         is_short = len(prompt.query) <= _QUICK_CHARACTERS
         return is_short and getattr(embedder, "is_quick", False)
+
+    def _stand_in(self, composition: Composition, prompt: Prompt, error: ComposerError) -> Decision:
+        """Return an expert that is named for prompts too long for all others."""
+        llms = self._registry.llms
+        if isinstance(error, ContextLengthError):
+            for name in composition.fallbacks.context_length:
+                if name in llms and not _excluded(llms[name], prompt):
+                    return Decision((name,), (), "the prompt is too long for the others")
+        raise error
 
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.
