@@ -9,6 +9,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from math import log1p
 from zlib import crc32
 
 import numpy as np
@@ -45,21 +46,24 @@ class HashingEmbedder:
 
     def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
         """Return one L2-normalised float32 row per text, (n, d)."""
-        x = np.zeros((len(texts), self._options.dimensions), dtype=np.float32)
-        for row, text in zip(x, texts, strict=True):
-            counts = Counter(self._features(text))
-            code = np.fromiter(map(crc32, map(str.encode, counts)), np.int64, len(counts))
-            count = np.fromiter(counts.values(), np.int64, len(counts))
-            # Damped: a word said ten times is not ten times as telling.
-            signed = (2 * (code & 1) - 1) * np.log1p(count)
-            row[:] = np.bincount((code >> 1) % len(row), signed, len(row))
-        # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
-        x[~x.any(axis=1), 0] = 1.0
+        x = np.array([self._hashed(text) for text in texts], dtype=np.float32)
+        x = x.reshape(len(texts), self._options.dimensions)  # also where there is no text
         unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
         return unit
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _hashed(self, text: str) -> list[float]:
+        """Return the row of a text; plain numbers, as a short text has few features."""
+        width = self._options.dimensions
+        row = [0.0] * width
+        for feature, count in Counter(self._features(text)).items():
+            code = crc32(feature.encode())
+            # Damped: a word said ten times is not ten times as telling.
+            row[(code >> 1) % width] += log1p(count) if code & 1 else -log1p(count)
+        # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
+        return row if any(row) else [1.0, *row[1:]]
 
     def _features(self, text: str) -> list[str]:
         words = unicodedata.normalize("NFKC", text).casefold().split()
