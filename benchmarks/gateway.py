@@ -77,7 +77,7 @@ async def one_round(gateway: Gateway, case: Case, requests: int, found: Measured
     """Ask a gateway for a while and note what it took."""
     sent = request("auto", QUESTION, token=gateway.token, stream=case.is_streamed)
     before = gateway.cpu()
-    done = await load(gateway.port, sent, requests=requests, connections=case.connections)
+    done = await load(gateway.port, sent, requests=range(requests), connections=case.connections)
     spent = gateway.cpu() - before
     found.failures += done.failures
     if done.waits:

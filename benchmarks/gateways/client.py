@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,12 +39,27 @@ def request(model: str, text: str, *, token: str = "", stream: bool = False) -> 
     return head.encode() + b"\r\n" + body
 
 
-async def load(port: int, sent: bytes, *, requests: int, connections: int) -> Load:
-    """Ask until so many requests were answered, each connection one at a time."""
-    found, left = Load(), iter(range(requests))
+async def load(
+    port: int,
+    sent: bytes,
+    *,
+    requests: Iterable[int],
+    connections: int,
+    seen: Callable[[bytes], object] = len,
+) -> Load:
+    """Ask until all requests were answered, each connection one at a time.
+
+    Args:
+        port: of the gateway.
+        sent: one request.
+        requests: one number each.
+        connections: that take turns at them.
+        seen: is told every answer.
+    """
+    found, left = Load(), iter(requests)
     opened = [await _open(port) for _ in range(connections)]
     began = time.perf_counter()
-    await asyncio.gather(*(_asking(connection, sent, left, found) for connection in opened))
+    await asyncio.gather(*(_asking(connection, sent, left, found, seen) for connection in opened))
     found.seconds = time.perf_counter() - began
     for connection in opened:
         connection.transport.close()
@@ -56,15 +72,22 @@ async def _open(port: int) -> "_Connection":
     return connection
 
 
-async def _asking(connection: "_Connection", sent: bytes, left: Any, found: Load) -> None:
+async def _asking(
+    connection: "_Connection",
+    sent: bytes,
+    left: Iterable[int],
+    found: Load,
+    seen: Callable[[bytes], object],
+) -> None:
     for _ in left:
         began = time.perf_counter()
         try:
-            failure = _wrong(await connection.ask(sent), sent)
+            answer = await connection.ask(sent)
         except ConnectionError as error:
             found.failures.append(repr(error))
             return
-        if failure:
+        seen(answer)
+        if failure := _wrong(answer, sent):
             found.failures.append(failure)
         else:
             found.waits.append(time.perf_counter() - began)

@@ -98,7 +98,7 @@ def bare(upstream: int, folder: Path) -> Iterator[Gateway]:
 
 
 @contextmanager
-def composer(upstream: int, folder: Path) -> Iterator[Gateway]:
+def composer(upstream: int, folder: Path, *, is_admin: bool = False) -> Iterator[Gateway]:
     """Start ours: a key with a budget and rates, a trained router over three experts, the log."""
     folder.mkdir()
     path = folder / "experts.yaml"
@@ -109,7 +109,7 @@ def composer(upstream: int, folder: Path) -> Iterator[Gateway]:
     train(build_router("linear", encoder, {}), synthetic_outcomes(experts=3), folder / "router")
     keys = KeyStore(folder / "keys.db")
     limits = {"usd": 1000.0, "per": "month", "rpm": 10**9, "tpm": 10**12}
-    token = keys.create("benchmark", models=("auto",), **limits).token
+    token = keys.create("benchmark", models=("auto",), is_admin=is_admin, **limits).token
     keys.close()
     command = [sys.executable, "-c", "from composer.cli import main; main()", "serve"]
     command += ["--registry", str(path), "--port", str(port)]

