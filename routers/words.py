@@ -50,7 +50,7 @@ def predict_from_words(train: RoutingDataset, queries: Sequence[str]) -> FloatAr
 
 def beside_words(x: FloatArray, queries: Sequence[str]) -> FloatArray:
     """Return unit rows (n, d + WORDS): embeddings x (n, d) and words, each half of the square."""
-    return np.hstack((x, bag_of_words(queries, WORDS))) * np.float32(_HALF)
+    return np.concatenate((x, bag_of_words(queries, WORDS)), axis=1) * np.float32(_HALF)
 
 
 def bag_of_words(queries: Sequence[str], width: int = _WIDTH) -> FloatArray:

@@ -48,7 +48,7 @@ class HashingEmbedder:
         """Return one L2-normalised float32 row per text, (n, d)."""
         x = np.array([self._hashed(text) for text in texts], dtype=np.float32)
         x = x.reshape(len(texts), self._options.dimensions)  # also where there is no text
-        unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
+        unit: FloatArray = x / np.sqrt(np.vecdot(x, x))[:, None]
         return unit
 
     def close(self) -> None:
