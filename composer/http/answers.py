@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from composer.http.access import Visit
 from composer.http.asked import Asked
+from composer.http.errors import ApiError
 from composer.http.requests import Ask
-from composer.http.shapes import DONE
 from composer.sdk import Composer
 from composer.streaming import ChunkStream, Progress
 from composer.trace import Answer, Step
@@ -37,6 +37,10 @@ class Events(Protocol):
 
     def last(self, answer: Answer) -> Iterable[bytes]:
         """Say how it ended."""
+        ...
+
+    def failed(self, error: ApiError) -> bytes:
+        """Say that it will not end well."""
         ...
 
 
@@ -127,6 +131,7 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all."""
+        scope["failed_event"] = self.events.failed
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
@@ -141,7 +146,7 @@ class EventStream:
                 if piece := self._piece(chunk):
                     await _write(send, piece)
         self.visit.answers.append(self.chunks.answer)
-        ending = b"".join(self.events.last(self.chunks.answer)) + DONE
+        ending = b"".join(self.events.last(self.chunks.answer))
         await send({"type": "http.response.body", "body": ending, "more_body": False})
 
     def _piece(self, chunk: Chunk) -> bytes:

@@ -22,6 +22,7 @@ from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
 from composer.http.models import model, models
 from composer.http.origin import require_same_origin
+from composer.http.responses import responses
 from composer.http.state import health, ready, registry
 from composer.sdk import Composer
 
@@ -30,6 +31,7 @@ __all__ = ["create_app"]
 _POST: Mapping[str, Endpoint] = {
     "/v1/chat/completions": chat,
     "/v1/completions": completions,
+    "/v1/responses": responses,
     "/v1/embeddings": embeddings,
     "/v1/route": route,
     "/v1/feedback": feedback,

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from composer.http.bodies import JsonResponse, json_bytes
+from composer.http.bodies import JsonResponse
 from composer.http.errors import ApiError, api_error, unexpected
 from experts_registry.errors import ComposerError
 
@@ -102,7 +102,8 @@ class _Sending:
             response = JsonResponse(error.body, error.status, headers=error.headers)
             await response(scope, receive, self)
             return
-        event = b"data: " + json_bytes(error.body) + b"\n\n"
+        say = scope.get("failed_event")  # of a stream; nothing else can say it any more
+        event = b"" if say is None else say(error)
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
 
