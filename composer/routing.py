@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from composer.opening import open_embedder
+from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
 from experts_registry.errors import (
     ArtefactError,
@@ -49,8 +50,11 @@ class Routing:
     def composition(self, model: str) -> Composition | None:
         """Return the composition of that name, or None where ``model`` is one expert.
 
+        A router that is asked by name has one too, see `composer.router_names`.
+
         Raises:
             UnknownNameError: it is neither.
+            OptionError: a router's threshold is not in [0, 1].
         """
         known = self._registry.compositions
         if model in known:
@@ -61,7 +65,10 @@ class Routing:
             return Composition(name=AUTO)
         if model in self._registry.retrievers:
             raise UnknownNameError(f"model {model!r} is a retriever; ask an LLM or a composition")
-        raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms})
+        if (named := NamedRouter.find(str(model), self._registry)) is not None:
+            return named.composition
+        routers = (f"router:{name}" for name in routed_compositions(self._registry))
+        raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms, *routers})
 
     def decide(self, prompt: Prompt, model: str) -> Decision:
         """Choose experts for a prompt."""
@@ -81,7 +88,10 @@ class Routing:
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
         if len(excluded) == len(specs):
             raise _refusal(excluded)
-        router = self._router(composition)
+        named = NamedRouter.find(model, self._registry)
+        router = self._router(composition if named is None else named.lender)
+        if named is not None:
+            router = named.apply(router)
         if router is None:
             return _without_router(composition, specs, excluded, prompt)
         select = self._selecting(composition, router)
@@ -164,11 +174,13 @@ class Routing:
             return self._routers[composition.name]
 
     def _selecting(self, composition: Composition, router: Router) -> Selecting:
+        experts, name = tuple(self._members(composition)), composition.name
+        if "@" in name and name not in self._registry.compositions:  # clients choose thresholds
+            return selecting(router, composition, experts)
         with self._lock:
-            if composition.name not in self._selects:
-                experts = tuple(self._members(composition))
-                self._selects[composition.name] = selecting(router, composition, experts)
-            return self._selects[composition.name]
+            if name not in self._selects:
+                self._selects[name] = selecting(router, composition, experts)
+            return self._selects[name]
 
     def _introduce(self, router: Router, composition: Composition) -> Router:
         """Tell a router what the file says of experts that it has no outcomes of."""

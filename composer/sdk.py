@@ -234,7 +234,7 @@ class Composer:
         return Plan(
             prompt.limited(max_tokens=limits.max_tokens),
             decision,
-            model,
+            composition.name,
             f"composition {model!r}",
             composition.strategy,
             limits.seconds,
