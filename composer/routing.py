@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from composer.opening import open_embedder
+from composer.opened import Opened
 from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
 from experts_registry.errors import (
@@ -44,7 +44,7 @@ class Routing:
         self._registry = registry
         self._routers: dict[str, Router | None] = {}
         self._selects: dict[str, Selecting] = {}
-        self._embedders: dict[str, Embedder] = {}
+        self.opened = Opened(registry)
         self._lock = threading.RLock()
 
     def composition(self, model: str) -> Composition | None:
@@ -63,8 +63,10 @@ class Routing:
             return None
         if model == AUTO:
             return Composition(name=AUTO)
-        if model in self._registry.retrievers:
-            raise UnknownNameError(f"model {model!r} is a retriever; ask an LLM or a composition")
+        if (expert := self._registry.experts.get(model)) is not None:
+            raise UnknownNameError(
+                f"model {model!r} is a {expert.kind}; ask an LLM or a composition"
+            )
         if (named := NamedRouter.find(str(model), self._registry)) is not None:
             return named.composition
         routers = (f"router:{name}" for name in routed_compositions(self._registry))
@@ -121,28 +123,11 @@ class Routing:
                 f"{self._registry.path}: encoder: a router needs one; register a retriever "
                 "and name it under 'encoder:'"
             )
-        return self.embedder(spec.name)
-
-    def embedder(self, name: str) -> Embedder:
-        """Return a retriever, opened once.
-
-        Raises:
-            UnknownNameError: no retriever has that name.
-        """
-        with self._lock:
-            if name not in self._embedders:
-                retrievers = self._registry.retrievers
-                if name not in retrievers:
-                    raise unknown_name("retriever", name, retrievers)
-                self._embedders[name] = open_embedder(retrievers[name])
-            return self._embedders[name]
+        return self.opened.embedder(spec.name)
 
     def close(self) -> None:
-        """Free the retrievers."""
-        with self._lock:
-            for embedder in self._embedders.values():
-                embedder.close()
-            self._embedders.clear()
+        """Free the retrievers and rerankers."""
+        self.opened.close()
 
     def candidates(self, model: str) -> list[ExpertSpec]:
         """Return the experts that may come to answer a model.

@@ -1,4 +1,4 @@
-"""POST /v1/rerank and /v2/rerank: order documents by how near they are to a query.
+"""POST /v1/rerank and /v2/rerank: order documents by how well they answer a query.
 
 There is no standard: requests are Cohere's and Jina's, answers have what either client reads.
 """
@@ -14,8 +14,6 @@ from starlette.types import ASGIApp
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.fields import UNSUPPORTED, Body, bad, flag, integer, listed, require, text
-from composer.sdk import Composer
-from experts_registry.types import FloatArray
 
 __all__ = ["rerank"]
 
@@ -35,7 +33,7 @@ async def rerank(asked: Asked) -> ASGIApp:
         _text(document)[: longest and longest * _CHARACTERS_PER_TOKEN] for document in documents
     ]
     asked.visit.admit(model)
-    scores = await _scores(asked.composer, model, query, texts)
+    scores = await asked.composer.arelevance(query, texts, model=model)
     results: list[dict[str, Any]] = []
     for index in np.argsort(-scores, kind="stable")[:most].tolist():
         result = {"index": index, "relevance_score": float(scores[index])}
@@ -46,14 +44,6 @@ async def rerank(asked: Asked) -> ASGIApp:
     generation = str(asked.composer.registry.generation)
     headers = {"x-composer-expert": model, "x-composer-generation": generation}
     return JsonResponse(value, headers=headers)
-
-
-async def _scores(composer: Composer, model: str, query: str, texts: Sequence[str]) -> FloatArray:
-    """Return the cosine of the query with each text, (n,)."""
-    x = await composer.aembed([query], model=model, role="query")  # (1, d)
-    passages = await composer.aembed(texts, model=model, role="passage")  # (n, d)
-    scores: FloatArray = (passages @ x[0]).astype(np.float64)
-    return scores
 
 
 def _answer(

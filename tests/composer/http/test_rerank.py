@@ -1,3 +1,5 @@
+import sys
+
 import httpx
 import numpy as np
 import pytest
@@ -101,3 +103,40 @@ def test_a_key_reranks_within_its_models_and_its_rate(registry_path, tmp_path):
             found.append(post(client).status_code)
     store.close()
     assert found == [401, 403, 200, 429]
+
+
+def test_a_reranker_scores_the_documents_itself(tmp_path):
+    (tmp_path / "longest.py").write_text(
+        "import numpy as np\n"
+        "class Longest:\n"
+        "    offers = ()\n"
+        "    def __init__(self, spec): self.spec = spec\n"
+        "    def relevance(self, query, texts): return np.array([float(len(t)) for t in texts])\n"
+        "    def close(self): (self.spec.tags and open(self.spec.tags['closed'], 'w').close())\n"
+    )
+    closed = tmp_path / "closed"
+    (tmp_path / "experts.yaml").write_text(
+        "version: 1\n"
+        "experts:\n"
+        "  - {name: long, kind: reranker, backend: 'longest:Longest', model: none,\n"
+        f"     tags: {{closed: {closed}}}}}\n"
+        "  - {name: words, kind: retriever, backend: hashing, model: hashing}\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        with (
+            running(create_app(tmp_path / "experts.yaml")) as url,
+            httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
+        ):
+            done = post(client, model="long", documents=["a", "ccc", "bb"]).json()["results"]
+            listed = [model["id"] for model in client.get("/v1/models").json()["data"]]
+            body = {"model": "long", "messages": [{"role": "user", "content": "x"}]}
+            chat = client.post("/v1/chat/completions", json=body)
+            embedded = client.post("/v1/embeddings", json={"model": "long", "input": "x"})
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert [(r["index"], r["relevance_score"]) for r in done] == [(1, 3), (2, 2), (0, 1)]
+    assert listed == ["auto", "long", "words"]
+    assert "is a reranker; ask an LLM" in chat.json()["error"]["message"]
+    assert (chat.status_code, embedded.status_code) == (404, 404)
+    assert closed.exists()
