@@ -17,7 +17,7 @@ from experts_registry.registry import Registry
 from experts_registry.schema import Composition, Select
 from routers.base import Router
 
-__all__ = ["NamedRouter", "routed_compositions"]
+__all__ = ["NamedRouter", "Thresholded", "routed_compositions"]
 
 _PREFIX = "router:"
 _NUMBER = r"[0-9]{0,3}\.?[0-9]{1,20}(?:e-?[0-9]{1,2})?"
@@ -27,10 +27,16 @@ _LONGEST = 200
 
 
 @runtime_checkable
-class _Thresholded(Protocol):
-    """A router of a strong and a weak expert."""
+class Thresholded(Protocol):
+    """A router that asks a strong expert from a win rate on, and a weak one below it."""
 
-    def with_threshold(self, threshold: float) -> Router: ...
+    def with_threshold(self, threshold: float) -> Router:
+        """Return the same router with another threshold."""
+        ...
+
+    def calibrate(self, share: float) -> float:
+        """Return the threshold that sends this share of queries to the strong expert."""
+        ...
 
 
 def routed_compositions(registry: Registry) -> Mapping[str, Composition]:
@@ -120,12 +126,20 @@ class NamedRouter:
             )
         if self.threshold is None:
             return router
-        if not isinstance(router, _Thresholded):
+        return self.thresholded(router).with_threshold(self.threshold)
+
+    def thresholded(self, router: Router) -> Thresholded:
+        """Return the router, where it has a threshold.
+
+        Raises:
+            OptionError: it has none.
+        """
+        if not isinstance(router, Thresholded):
             raise OptionError(
                 f"model {self.model!r}: router {self.router!r} ranks experts by quality and has no "
                 f"threshold; ask {self.family!r}, or one of type pairwise"
             )
-        return router.with_threshold(self.threshold)
+        return router
 
 
 def _read(model: str) -> tuple[str, float | None] | None:

@@ -91,9 +91,7 @@ class Routing:
         if len(excluded) == len(specs):
             raise _refusal(excluded)
         named = NamedRouter.find(model, self._registry)
-        router = self._router(composition if named is None else named.lender)
-        if named is not None:
-            router = named.apply(router)
+        router = self._router(composition) if named is None else self.named(named)
         if router is None:
             return _without_router(composition, specs, excluded, prompt)
         select = self._selecting(composition, router)
@@ -110,6 +108,10 @@ class Routing:
         shares = decision.weights or (1.0,)
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
+
+    def named(self, named: NamedRouter) -> Router:
+        """Return a router that is asked by name; errors as of `NamedRouter.apply`."""
+        return named.apply(self._router(named.lender))
 
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.

@@ -1,5 +1,7 @@
 """Routers that are asked by name, with and without a threshold."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from experts_registry.registry import Registry
 from routers.linear import LinearRouter
 from routers.pairwise import PairwiseRouter
 from routers.testing import HashingEncoder, synthetic_outcomes
+from tests.composer.test_cli import ok, run
 
 DATA = synthetic_outcomes(5, n=200, experts=2, categories=2)
 FILE = """\
@@ -129,3 +132,13 @@ def test_what_cannot_be_asked_is_refused(composer, model, error, message):
 
 def test_a_router_without_a_threshold_may_be_asked_by_name(composer):
     assert composer.query("hello", model="router:linear").decision.router == "linear"
+
+
+def test_the_command_line_finds_a_threshold_for_a_share(registry, pairwise):
+    folder = registry.path.parent
+    [found] = json.loads(ok("threshold", "pairwise", "--strong-share", 0.3, "--json", cwd=folder))
+    assert found["threshold"] == pytest.approx(pairwise.calibrate(0.3), abs=1e-5)
+    assert NamedRouter.find(found["model"], registry).threshold == found["threshold"]
+    assert len(ok("threshold", "pairwise", cwd=folder).splitlines()) == 11
+    for name, message in (("linear", "has no threshold"), ("pairwize", "did you mean 'pairwise'")):
+        assert message in run("threshold", name, cwd=folder).stderr
