@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from composer.http.bodies import JsonResponse
+from composer.http.bodies import JsonResponse, json_bytes
 from composer.http.errors import ApiError, api_error, unexpected
 from experts_registry.errors import ComposerError
 
@@ -47,6 +47,7 @@ class Guarded:
     """Gives every answer an ``x-request-id``, and every failure the API's shape.
 
     A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
+    A stream that has events of its own for it says so in ``scope["failed_event"]``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -102,9 +103,12 @@ class _Sending:
             response = JsonResponse(error.body, error.status, headers=error.headers)
             await response(scope, receive, self)
             return
-        say = scope.get("failed_event")  # of a stream; nothing else can say it any more
-        event = b"" if say is None else say(error)
+        event: bytes = scope.get("failed_event", _failed_event)(error)
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _failed_event(error: ApiError) -> bytes:
+    return b"data: " + json_bytes(error.body) + b"\n\n"
 
 
 def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:

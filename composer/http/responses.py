@@ -23,6 +23,6 @@ async def responses(asked: Asked) -> ASGIApp:
             return ResponseEvents(progress.ledger.id, progress.expert, created, echo)
 
         return await open_stream(asked, ask, write)
-    answers = await answers_of(asked, ask.prompts, ask.model)
+    answers = await answers_of(asked, [ask.prompt], ask.model)
     headers = told(asked.composer, answers, asked.began)
     return JsonResponse(whole_response(answers[0], created, echo), headers=headers)

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from composer.http.bodies import json_bytes
-from composer.http.errors import ApiError
 from composer.trace import Answer
 from experts_registry.types import Chunk, Generation, TokenLogprob, Usage
 
-__all__ = ["ChatEvents", "TextEvents", "chat_completion", "text_completion"]
+__all__ = ["DONE", "ChatEvents", "TextEvents", "chat_completion", "text_completion"]
 
-_DONE = b"data: [DONE]\n\n"
+DONE = b"data: [DONE]\n\n"
 
 
 def _event(value: Any) -> bytes:
@@ -142,11 +141,6 @@ class ChatEvents:
         )
         if self.has_usage:
             yield _event({**self._head(), "choices": [], "usage": _usage([answer])})
-        yield _DONE
-
-    def failed(self, error: ApiError) -> bytes:
-        """Say that there will be no more, and why."""
-        return _event(error.body)
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -191,11 +185,6 @@ class TextEvents:
         yield self._write("", answer.generation.finish_reason)
         if self.has_usage:
             yield _event({**self._head(), "choices": [], "usage": _usage([answer])})
-        yield _DONE
-
-    def failed(self, error: ApiError) -> bytes:
-        """Say that there will be no more, and why."""
-        return _event(error.body)
 
     def _head(self) -> dict[str, Any]:
         return {
