@@ -1,4 +1,4 @@
-"""What a response consists of: messages and function calls, as the pieces of an answer make them.
+"""What a response consists of: messages, function calls, reasoning, as pieces of an answer come.
 
 Every change gives the events that tell a client of it, so that a stream and a whole response are
 the same items.
@@ -13,12 +13,15 @@ from experts_registry.types import Chunk, Generation, TokenLogprob
 __all__ = ["Event", "Output"]
 
 Event = tuple[str, dict[str, Any]]
-Kind = Literal["output_text", "refusal"]
+Kind = Literal["output_text", "refusal", "reasoning_text"]
+
+_SPOKEN = {"type": "message", "role": "assistant"}
+_REASONING = ("reasoning_content", "reasoning")  # as servers call it
 
 
 @dataclass
 class _Message:
-    """A message of one part."""
+    """A message, or reasoning, of one part."""
 
     id: str
     index: int
@@ -34,14 +37,16 @@ class _Message:
     def part(self) -> dict[str, Any]:
         if self.kind == "refusal":
             return {"type": "refusal", "refusal": self.text}
+        if self.kind == "reasoning_text":
+            return {"type": "reasoning_text", "text": self.text}
         marks: dict[str, Any] = {"annotations": [], "logprobs": self.logprobs}
         return {"type": "output_text", "text": self.text, **marks}
 
     def json(self) -> dict[str, Any]:
+        is_reasoning = self.kind == "reasoning_text"
         return {
             "id": self.id,
-            "type": "message",
-            "role": "assistant",
+            **({"type": "reasoning", "summary": []} if is_reasoning else _SPOKEN),
             "status": self.status,
             "content": [] if self.status == "in_progress" else [self.part()],
         }
@@ -131,7 +136,8 @@ class Output:
 
     def add(self, chunk: Chunk) -> list[Event]:
         """Take a piece of the answer."""
-        events = self._say("output_text", chunk.text)
+        thought = next((t for key in _REASONING if isinstance(t := chunk.extra.get(key), str)), "")
+        events = self._say("reasoning_text", thought) + self._say("output_text", chunk.text)
         if isinstance(refusal := chunk.extra.get("refusal"), str):
             events += self._say("refusal", refusal)
         for fragment in _mappings(chunk.extra.get("tool_calls")):
@@ -143,7 +149,7 @@ class Output:
         events: list[Event] = []
         if not self._items:
             events += self._open(_Message(f"msg_{self.id}", 0, "output_text"))
-        texts = [item for item in self._items if isinstance(item, _Message)]
+        texts = [i for i in self._items if isinstance(i, _Message) and i.kind == "output_text"]
         if texts and generation.logprobs:
             texts[-1].logprobs = _logprobs(generation.logprobs)
         cut = generation.finish_reason in ("length", "content_filter")
@@ -159,7 +165,8 @@ class Output:
         if not isinstance(item, _Message) or item.kind != kind:
             events += self._close_message()
             index = len(self._items)
-            item = _Message(f"msg_{self.id}{index or ''}", index, kind)
+            prefix = "rs" if kind == "reasoning_text" else "msg"
+            item = _Message(f"{prefix}_{self.id}{index or ''}", index, kind)
             events += self._open(item)
         return [*events, item.grow(text)]
 

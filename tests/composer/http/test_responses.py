@@ -388,6 +388,24 @@ def test_a_refusal_is_a_part_of_its_own_kind():
     assert whole.json() == output.json()
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_what_an_expert_tells_of_its_reasoning_is_an_item(key):
+    output = Output("x")
+    found = output.add(Chunk("", extra={key: "Hm,"})) + output.add(Chunk("", extra={key: " so"}))
+    found += output.add(Chunk("Yes"))
+    found += output.end(Generation(text="Yes"))
+    for number, (kind, fields) in enumerate(found):
+        EVENT.validate_python({"type": kind, "sequence_number": number, **fields})
+    reasoning, message = output.json()
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "Hm, so"}]
+    assert (reasoning["type"], message["content"][0]["text"]) == ("reasoning", "Yes")
+    assert kinds(found)[2:7] == [
+        *["reasoning_text.delta"] * 2,
+        "reasoning_text.done", "content_part.done", "output_item.done",
+    ]  # fmt: skip
+    assert Output.of("x", Generation(text="Yes", extra={key: "Hm, so"})).json() == output.json()
+
+
 def test_an_answer_of_nothing_is_an_empty_message():
     (item,) = Output.of("x", Generation(text="")).json()
     assert item["content"][0]["text"] == ""
