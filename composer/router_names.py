@@ -17,7 +17,7 @@ from experts_registry.registry import Registry
 from experts_registry.schema import Composition, Select
 from routers.base import Router
 
-__all__ = ["NamedRouter", "Thresholded", "routed_compositions"]
+__all__ = ["NamedRouter", "Thresholded", "routed_compositions", "trained_routers"]
 
 _PREFIX = "router:"
 _NUMBER = r"[0-9]{0,3}\.?[0-9]{1,20}(?:e-?[0-9]{1,2})?"
@@ -55,6 +55,16 @@ def routed_compositions(registry: Registry) -> Mapping[str, Composition]:
             name = composition.name
         found.setdefault(name, composition)
     return found
+
+
+def trained_routers(registry: Registry) -> list[str]:
+    """Return the names of the routers that can be asked now."""
+    return [
+        name
+        for name, lender in routed_compositions(registry).items()
+        if not isinstance(lender.router, str)
+        or (registry.resolve(lender.router) / "router.json").exists()
+    ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp
 
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
-from composer.router_names import NamedRouter, routed_compositions
+from composer.router_names import NamedRouter, trained_routers
 from composer.routing import AUTO
 from experts_registry.errors import unknown_name
 
@@ -35,7 +35,7 @@ def _models(asked: Asked) -> dict[str, dict[str, Any]]:
     """Return what the caller may ask for; of routers any threshold, or those of its key."""
     registry, key = asked.composer.registry, asked.visit.key
     owners = {AUTO: OWNER, **dict.fromkeys(registry.compositions, OWNER)}
-    owners |= {f"router:{name}": OWNER for name in routed_compositions(registry)}
+    owners |= {f"router:{name}": OWNER for name in trained_routers(registry)}
     for granted in key.models if key is not None else ():
         if (named := NamedRouter.find(granted, registry)) is not None:
             owners[named.model] = OWNER

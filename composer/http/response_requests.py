@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from composer.http.errors import ApiError
-from composer.http.fields import UNSUPPORTED, Body, bad, flag, integer, listed
+from composer.http.fields import UNSUPPORTED, Body, bad, flag, integer, listed, text
 from composer.http.input_items import messages_of
 from composer.http.requests import MAX_TOKENS, Ask, chat_ask
 from experts_registry.errors import PromptError
@@ -87,21 +87,24 @@ def _refuse(body: Body) -> None:
     for key, value in _object(body, "metadata").items():
         if not isinstance(value, str):
             raise _no_object(f"metadata.{key:.64}", value, "a string")
+    for name in ("prompt_cache_key", "safety_identifier", "user"):
+        text(body, name)
+    integer(body, "max_tool_calls", 0)
 
 
 def _tools(body: Body) -> dict[str, Any]:
+    choice, is_parallel = body.get("tool_choice"), flag(body, "parallel_tool_calls")
+    choice = None if choice is None else _choice(choice)
     if not body.get("tools"):
         return {}  # servers refuse a choice, or parallel calls, of no tools
     tools = [
         _function(tool, f"tools[{index}]")
         for index, tool in enumerate(listed(body, "tools", MAX_TOOLS))
     ]
-    chat: dict[str, Any] = {"tools": tools}
-    if (choice := body.get("tool_choice")) is not None:
-        chat["tool_choice"] = _choice(choice)
+    said = {} if choice is None else {"tool_choice": choice}
     if body.get("parallel_tool_calls") is not None:
-        chat["parallel_tool_calls"] = flag(body, "parallel_tool_calls")
-    return chat
+        said["parallel_tool_calls"] = is_parallel
+    return {"tools": tools, **said}
 
 
 def _function(tool: Any, where: str) -> dict[str, Any]:
@@ -122,8 +125,9 @@ def _function(tool: Any, where: str) -> dict[str, Any]:
 def _choice(choice: Any) -> Any:
     if choice in ("none", "auto", "required"):
         return choice
-    if isinstance(choice, Mapping) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
+    name = choice.get("name") if isinstance(choice, Mapping) else None
+    if isinstance(name, str) and choice.get("type") == "function":
+        return {"type": "function", "function": {"name": name}}
     raise bad(
         "tool_choice",
         "is not one of none, auto, required and {type: function, name}; use one of these",

@@ -317,6 +317,11 @@ def test_feedback_names_a_response_by_its_id(client, raw):
         ({"text": "json"}, 400, "invalid_type", "text"),
         ({"metadata": {"a": 1}}, 400, "invalid_type", "metadata.a"),
         ({"store": "no"}, 400, "invalid_type", "store"),
+        ({"user": 3}, 400, "invalid_type", "user"),
+        ({"max_tool_calls": "x"}, 400, "invalid_type", "max_tool_calls"),
+        ({"tool_choice": ["x"]}, 400, "unsupported_value", "tool_choice"),
+        ({"parallel_tool_calls": "x"}, 400, "invalid_type", "parallel_tool_calls"),
+        ({"include": "x"}, 400, "invalid_type", "include"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_or_not_there_is_refused(raw, fields, status, code, param):

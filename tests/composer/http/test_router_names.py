@@ -18,6 +18,7 @@ experts:
      options: {dimensions: 64, longest: 3}}
 compositions:
   - {name: auto, experts: [expert-0, expert-1], router: routers/pairwise}
+  - {name: later, router: routers/untrained}
 """
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -119,7 +120,7 @@ def test_routers_are_listed_to_those_who_may_ask(door):
     def listed(*models):
         return [model["id"] for model in door(*models).get("/v1/models").json()["data"]]
 
-    assert listed() == ["auto", "router:pairwise", "expert-0", "expert-1", "words"]
+    assert listed() == ["auto", "later", "router:pairwise", "expert-0", "expert-1", "words"]
     assert listed("auto") == ["auto"]
     assert listed("router:pairwise@0.5") == ["router:pairwise@0.5"]
     told = door().get("/v1/models/router:pairwise@0.5").json()
