@@ -97,7 +97,7 @@ class Routing:
         limit = composition.limits.usd_per_request
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
         if len(excluded) == len(specs):
-            raise _refusal(excluded)
+            return self._stand_in(composition, prompt, _refusal(excluded))
         avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
         if len(excluded) + len(avoided) < len(specs):
             excluded |= avoided
@@ -123,6 +123,15 @@ class Routing:
     def named(self, named: NamedRouter) -> Router:
         """Return a router that is asked by name; errors as of `NamedRouter.apply`."""
         return named.apply(self._router(named.lender))
+
+    def _stand_in(self, composition: Composition, prompt: Prompt, error: ComposerError) -> Decision:
+        """Return an expert that is named for prompts too long for all others."""
+        llms = self._registry.llms
+        if isinstance(error, ContextLengthError):
+            for name in composition.fallbacks.context_length:
+                if name in llms and not _excluded(llms[name], prompt):
+                    return Decision((name,), (), "the prompt is too long for the others")
+        raise error
 
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.
