@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from composer.opening import open_embedder
+from composer.opened import Opened
+from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
 from experts_registry.errors import (
     ArtefactError,
@@ -44,14 +45,17 @@ class Routing:
         self._registry = registry
         self._routers: dict[str, Router | None] = {}
         self._selects: dict[str, Selecting] = {}
-        self._embedders: dict[str, Embedder] = {}
+        self.opened = Opened(registry)
         self._lock = threading.RLock()
 
     def composition(self, model: str) -> Composition | None:
         """Return the composition of that name, or None where ``model`` is one expert.
 
+        A router that is asked by name has one too, see `composer.router_names`.
+
         Raises:
             UnknownNameError: it is neither.
+            OptionError: a router's threshold is not in [0, 1].
         """
         known = self._registry.compositions
         if model in known:
@@ -60,9 +64,14 @@ class Routing:
             return None
         if model == AUTO:
             return Composition(name=AUTO)
-        if model in self._registry.retrievers:
-            raise UnknownNameError(f"model {model!r} is a retriever; ask an LLM or a composition")
-        raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms})
+        if (expert := self._registry.experts.get(model)) is not None:
+            raise UnknownNameError(
+                f"model {model!r} is a {expert.kind}; ask an LLM or a composition"
+            )
+        if (named := NamedRouter.find(str(model), self._registry)) is not None:
+            return named.composition
+        routers = (f"router:{name}" for name in routed_compositions(self._registry))
+        raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms, *routers})
 
     def decide(
         self, prompt: Prompt, model: str, *, avoid: Mapping[str, str] | None = None
@@ -93,7 +102,8 @@ class Routing:
         avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
         if len(excluded) + len(avoided) < len(specs):
             excluded |= avoided
-        router = self._router(composition)
+        named = NamedRouter.find(model, self._registry)
+        router = self._router(composition) if named is None else self.named(named)
         if router is None:
             return _without_router(composition, specs, excluded, prompt)
         select = self._selecting(composition, router)
@@ -116,12 +126,17 @@ class Routing:
         composition = self.composition(model)
         if composition is None:
             return True
-        if composition.explore is not None or composition.name not in self._selects:
-            return composition.router is None and composition.explore is None
-        encoder = self._registry.encoder
-        embedder = self._embedders.get(encoder.name) if encoder is not None else None
+        if composition.explore is not None or model not in {AUTO, *self._registry.compositions}:
+            return False
+        router = self._routers.get(composition.name)
+        if router is None or composition.name not in self._selects:
+            return composition.router is None
         is_short = len(prompt.query) <= _QUICK_CHARACTERS
-        return is_short and getattr(embedder, "is_quick", False)
+        return is_short and getattr(router.encoder, "is_quick", False)
+
+    def named(self, named: NamedRouter) -> Router:
+        """Return a router that is asked by name; errors as of `NamedRouter.apply`."""
+        return named.apply(self._router(named.lender))
 
     def _stand_in(self, composition: Composition, prompt: Prompt, error: ComposerError) -> Decision:
         """Return an expert that is named for prompts too long for all others."""
@@ -144,28 +159,11 @@ class Routing:
                 f"{self._registry.path}: encoder: a router needs one; register a retriever "
                 "and name it under 'encoder:'"
             )
-        return self.embedder(spec.name)
-
-    def embedder(self, name: str) -> Embedder:
-        """Return a retriever, opened once.
-
-        Raises:
-            UnknownNameError: no retriever has that name.
-        """
-        with self._lock:
-            if name not in self._embedders:
-                retrievers = self._registry.retrievers
-                if name not in retrievers:
-                    raise unknown_name("retriever", name, retrievers)
-                self._embedders[name] = open_embedder(retrievers[name])
-            return self._embedders[name]
+        return self.opened.embedder(spec.name)
 
     def close(self) -> None:
-        """Free the retrievers."""
-        with self._lock:
-            for embedder in self._embedders.values():
-                embedder.close()
-            self._embedders.clear()
+        """Free the retrievers and rerankers."""
+        self.opened.close()
 
     def candidates(self, model: str) -> list[ExpertSpec]:
         """Return the experts that may come to answer a model.
@@ -204,11 +202,13 @@ class Routing:
     def _selecting(self, composition: Composition, router: Router) -> Selecting:
         if (ready := self._selects.get(composition.name)) is not None:
             return ready
+        experts, name = tuple(self._members(composition)), composition.name
+        if "@" in name and name not in self._registry.compositions:  # clients choose thresholds
+            return selecting(router, composition, experts)
         with self._lock:
-            if composition.name not in self._selects:
-                experts = tuple(self._members(composition))
-                self._selects[composition.name] = selecting(router, composition, experts)
-            return self._selects[composition.name]
+            if name not in self._selects:
+                self._selects[name] = selecting(router, composition, experts)
+            return self._selects[name]
 
     def _introduce(self, router: Router, composition: Composition) -> Router:
         """Tell a router what the file says of experts that it has no outcomes of."""

@@ -23,6 +23,8 @@ from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
 from composer.http.models import model, models
 from composer.http.origin import require_same_origin
+from composer.http.rerank import rerank
+from composer.http.responses import responses
 from composer.http.state import health, ready, registry
 from composer.sdk import Composer
 
@@ -31,7 +33,10 @@ __all__ = ["MOST_AT_ONCE", "create_app"]
 _POST: Mapping[str, Endpoint] = {
     "/v1/chat/completions": chat,
     "/v1/completions": completions,
+    "/v1/responses": responses,
     "/v1/embeddings": embeddings,
+    "/v1/rerank": rerank,
+    "/v2/rerank": rerank,
     "/v1/route": route,
     "/v1/feedback": feedback,
 }
