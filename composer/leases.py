@@ -69,7 +69,7 @@ class Leases:
     """
 
     def __init__(
-        self, spending: Spending, *, flush_seconds: float = 0.2, idle_seconds: float = 1.0
+        self, spending: Spending, *, flush_seconds: float = 0.5, idle_seconds: float = 1.0
     ) -> None:
         self._spending = spending
         self._flush_seconds, self._idle_seconds = flush_seconds, idle_seconds

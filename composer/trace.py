@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from uuid import uuid4
+from secrets import token_hex
 
 from experts_registry.registry import Registry
 from experts_registry.types import Generation, Passage, Usage
@@ -46,7 +46,7 @@ class Answer:
     registry: str = ""
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
 
     @property
     def expert(self) -> str:
@@ -78,7 +78,7 @@ class Ledger:
     registry: Registry
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
     steps: list[Step] = field(default_factory=list)
 
     def failed(self, expert: str, began: float, error: BaseException) -> None:
