@@ -225,7 +225,7 @@ class _Recent:
     def get(self, answer_id: str) -> Feedback | None:
         with self._lock:
             draft = self._drafts.get(answer_id)
-        return draft and draft.feedback()
+        return None if draft is None else draft.feedback()
 
 
 def feedback_location(registry: Registry) -> str:
