@@ -16,7 +16,7 @@ from composer.feedback import Feedback, FeedbackDesk
 from composer.routing import Routing
 from composer.strategies import Strategy
 from composer.streaming import ChunkStream, Plan, Progress, Stream, chunks_of
-from composer.trace import Answer, Ledger
+from composer.trace import Answer, Ledger, Trail
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
@@ -130,13 +130,19 @@ class Composer:
     # -- ask ------------------------------------------------------------------------------------
 
     async def aquery(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
+        self,
+        text_or_messages: Text,
+        *,
+        model: str = "auto",
+        trail: Trail | None = None,
+        **sampling: Any,
     ) -> Answer:
         """Answer a query.
 
         Args:
             text_or_messages: a text, messages in OpenAI's shape, or a `Prompt`.
             model: a composition, or one expert by name.
+            trail: is told how far the request came, also where it fails.
             **sampling: fields of `Sampling`, for example ``max_tokens=64``.
 
         Raises:
@@ -144,8 +150,8 @@ class Composer:
             PromptError: the query is empty or too long, or no expert may be asked.
             ExpertError: the experts that were asked failed; the subclass says how.
         """
-        plan = await self._plan(Prompt.of(text_or_messages, **sampling), model)
-        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
+        prompt = Prompt.of(text_or_messages, **sampling)
+        plan, ledger = await self._begin(prompt, model, trail)
 
         async def call(expert: str, prompt: Prompt) -> Generation:
             began = time.perf_counter()
@@ -172,12 +178,17 @@ class Composer:
         return Stream(chunks, self._loop.run)
 
     def achunks(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
+        self,
+        text_or_messages: Text,
+        *,
+        model: str = "auto",
+        trail: Trail | None = None,
+        **sampling: Any,
     ) -> ChunkStream:
         """Stream whole chunks, with tool calls, and who answers; `astream` gives their texts."""
         progress: list[Progress] = []
         prompt = Prompt.of(text_or_messages, **sampling)
-        return ChunkStream(self._chunks(prompt, model, progress), progress)
+        return ChunkStream(self._chunks(prompt, model, progress, trail), progress)
 
     def stream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``for``."""
@@ -223,6 +234,15 @@ class Composer:
 
     # -- inside ---------------------------------------------------------------------------------
 
+    async def _begin(self, prompt: Prompt, model: str, trail: Trail | None) -> tuple[Plan, Ledger]:
+        began = time.perf_counter()
+        plan = await self._plan(prompt, model)
+        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
+        if trail is not None:
+            trail.began = began
+            trail.note(plan.decision, ledger)
+        return plan, ledger
+
     async def _plan(self, prompt: Prompt, model: str) -> Plan:
         composition = self._routing.composition(model)
         if composition is None:
@@ -247,10 +267,9 @@ class Composer:
         return self._exploration.decide(decision, composition, prompt)
 
     async def _chunks(
-        self, prompt: Prompt, model: str, progress: list[Progress]
+        self, prompt: Prompt, model: str, progress: list[Progress], trail: Trail | None
     ) -> AsyncGenerator[Chunk]:
-        plan = await self._plan(prompt, model)
-        progress.append(Progress(plan, Ledger(self.registry, plan.prompt.query, plan.model)))
+        progress.append(Progress(*await self._begin(prompt, model, trail)))
         source = chunks_of(progress[0], self.dispatcher, self._feedback.remember)
         async with aclosing(source) as chunks:
             async for chunk in chunks:

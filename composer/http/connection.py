@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from composer.http.bodies import JsonResponse, json_bytes
 from composer.http.errors import ApiError, api_error, unexpected
+from composer.http.headers import told_too_late
 from experts_registry.errors import ComposerError
 
 __all__ = ["Guarded", "while_connected"]
@@ -99,7 +100,8 @@ class _Sending:
         if self._is_complete:
             return
         if not self._is_started:
-            response = JsonResponse(error.body, error.status, headers=error.headers)
+            headers = {**told_too_late(scope.get("visit")), **error.headers}
+            response = JsonResponse(error.body, error.status, headers=headers)
             await response(scope, receive, self)
             return
         event = b"data: " + json_bytes(error.body) + b"\n\n"

@@ -16,6 +16,7 @@ from experts_registry.backends.options import check_offers, closed, parse_option
 from experts_registry.backends.sse import Event, read_events
 from experts_registry.errors import RegistryError
 from experts_registry.schema import ExpertSpec
+from experts_registry.tracing import trace_headers
 from experts_registry.types import Chunk, Generation, Prompt
 
 __all__ = ["OpenAILLM", "Options"]
@@ -153,7 +154,9 @@ class OpenAILLM:
             wait_jitter=min(0.5, wait),
         ):
             with attempt:
-                request = client.build_request("POST", self.endpoint.url, content=body)
+                request = client.build_request(
+                    "POST", self.endpoint.url, content=body, headers=trace_headers()
+                )
                 response = await client.send(request, stream=True)
                 if not response.is_success:
                     raise await _refused(response)
