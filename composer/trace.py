@@ -133,9 +133,10 @@ class Trail:
     decision: Decision | None = None
     ledger: Ledger | None = None
 
-    def note(self, decision: Decision, ledger: Ledger) -> None:
+    def note(self, began: float, decision: Decision, ledger: Ledger) -> None:
         """Say that it is decided, and where the calls are written down."""
-        self.decided, self.decision, self.ledger = time.perf_counter(), decision, ledger
+        self.began, self.decided = began, time.perf_counter()
+        self.decision, self.ledger = decision, ledger
 
     @property
     def steps(self) -> tuple[Step, ...]:

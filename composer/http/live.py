@@ -44,8 +44,7 @@ class Live(Collector):
         waiting = _family("expert_waiting", "Calls that wait for their turn.", "expert")
         breaker = _family("expert_breaker", "1 for the state that it is in.", "expert", "state")
         tier = _family("expert_tier", "1 for where its weights are.", "expert", "tier")
-        read = getattr(self._editions.composer.dispatcher, "status", dict)
-        for name, status in read().items():
+        for name, status in self._editions.composer.status().items():
             running.add_metric((name,), status.in_flight)
             waiting.add_metric((name,), status.waiting)
             tier.add_metric((name, status.tier), 1)

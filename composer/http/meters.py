@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from composer.decisions import error_class
 from composer.http.finished import OPERATIONS, Finished
 from composer.trace import Step, Trail
-from experts_registry.errors import LimitError
+from experts_registry.errors import CapacityError, ExpertOverloadedError, LimitError
 from routers.base import Decision
 
 __all__ = ["Meters"]
@@ -135,7 +135,7 @@ class Meters:
     def _refused(self, error: BaseException, done: Finished) -> None:
         if isinstance(error, LimitError):
             self._limited[(error.limit,)].inc()
-        elif done.status == 503 and done.visit is not None and not done.visit.steps:
+        elif isinstance(error, CapacityError | ExpertOverloadedError):
             self._shed[(done.model,)].inc()
 
     def _histogram(

@@ -26,7 +26,7 @@ def serving(folder, upstream_url, *options, **environment):
     """Serve in a process of its own; on leaving, ``lines`` is what it logged."""
     path = folder / "experts.yaml"
     text = REGISTRY.replace("URL", upstream_url)
-    path.write_text(text.replace("retries: 0", "retries: 0, api_key_env: FAR_KEY"))
+    path.write_text(text.replace('/v1"}', '/v1", api_key_env: FAR_KEY}'))
     command = "from composer.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "serve", "-r", str(path), "--port", "0", *options],

@@ -105,7 +105,7 @@ def test_the_same_expert_asked_again_is_a_retry(tmp_path):
     registry = Registry.load(tmp_path / "experts.yaml")
     trail, meters = Trail(), Meters()
     ledger = Ledger(registry)
-    trail.note(Decision(("cheap",), (), "asked by name"), ledger)
+    trail.note(0.0, Decision(("cheap",), (), "asked by name"), ledger)
     ledger.failed("cheap", 0.0, ExpertTimeoutError("x"))
     ledger.answered("cheap", 0.0, Usage(prompt_tokens=1, completion_tokens=1))
     visit = SimpleNamespace(
