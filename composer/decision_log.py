@@ -3,7 +3,7 @@
 A request hands its row to a bounded queue and goes on. A thread writes what has come in, one
 transaction every ``flush_seconds``. When the process is killed, the rows of that last interval and
 of the transaction in the making are lost; a power cut may also cost what the system had not yet
-put on the disk. PostgreSQL by URL is written portably, but was not tried.
+put on the disk.
 """
 
 import itertools
