@@ -18,6 +18,7 @@ OPERATIONS = {
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
     "/v1/rerank": "rerank",
+    "/v2/rerank": "rerank",
 }
 
 

@@ -40,7 +40,9 @@ class Live(Collector):
         yield from self._decisions()
 
     def _experts(self) -> Iterator[Metric]:
-        running = _family("expert_in_flight", "Calls that have begun, waiting ones included.", "expert")
+        running = _family(
+            "expert_in_flight", "Calls that have begun, waiting ones included.", "expert"
+        )
         waiting = _family("expert_waiting", "Calls that wait for their turn.", "expert")
         breaker = _family("expert_breaker", "1 for the state that it is in.", "expert", "state")
         tier = _family("expert_tier", "1 for where its weights are.", "expert", "tier")

@@ -93,6 +93,8 @@ class Meters:
         names = (operation, _provider(done, expert), done.model, expert)
         self._duration[*names, done.error].observe(done.ended - done.began)
         if visit is None:
+            if done.status == 503:  # turned away at the door
+                self._shed[("",)].inc()
             return
         for trail in visit.trails:
             if trail.decision is not None:

@@ -44,11 +44,11 @@ def value(found, name, *labels):
 
 
 @contextmanager
-def door(folder, text=REGISTRY):
+def door(folder, **options):
     path = folder / "experts.yaml"
-    path.write_text(text.replace("URL", "http://127.0.0.1:9"))
+    path.write_text(REGISTRY.replace("URL", "http://127.0.0.1:9"))
     with (
-        running(create_app(path)) as url,
+        running(create_app(path, **options)) as url,
         httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
     ):
         yield client
@@ -204,6 +204,26 @@ def test_a_limit_of_a_key_is_counted(tmp_path):
         codes = [client.post(CHAT, json=asking("cheap")).status_code for _ in range(2)]
         assert codes == [200, 429]
         assert value(read(client), "expert_composer_limited_total", "limit=requests") == 1
+
+
+def test_what_is_turned_away_at_the_door_is_counted(tmp_path):
+    with door(tmp_path, most_at_once=0) as client:
+        assert client.post(CHAT, json=asking("cheap")).status_code == 503
+        assert value(read(client), "expert_composer_shed_total") == 1
+
+
+def test_experts_are_told_with_their_breaker_and_load(tmp_path):
+    with door(tmp_path) as client:
+        for _ in range(6):
+            client.post(CHAT, json=asking("dead"))
+        found = read(client)
+    breaker = "expert_composer_expert_breaker"
+    assert value(found, breaker, "expert=dead", "state=open") == 1
+    assert value(found, breaker, "expert=dead", "state=closed") == 0
+    assert value(found, breaker, "expert=cheap", "state=closed") == 1
+    assert value(found, "expert_composer_expert_tier", "expert=dead", "tier=host") == 1
+    assert ("expert_composer_expert_waiting", "expert=cheap") in found
+    assert value(found, "expert_composer_expert_in_flight") == 0
 
 
 def test_the_decision_log_tells_what_waits_and_what_was_dropped(tmp_path):
