@@ -1,0 +1,65 @@
+"""GET /admin/status: every expert with its load and what it was asked, the file, the spending."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from composer.decision_sums import Sums
+from composer.http.asked import Asked
+from composer.http.bodies import JsonResponse
+from composer.http.editions import Editions
+from composer.traffic import Summary, Traffic
+from experts_registry.schema import ExpertSpec
+
+__all__ = ["status"]
+
+
+async def status(editions: Editions, traffic: Traffic, asked: Asked) -> ASGIApp:
+    """Tell how the server and its experts fare, for the live view of the page."""
+    asked.visit.require_admin()
+    summary = await asyncio.to_thread(traffic.summary)
+    current = asked.composer.registry
+    return JsonResponse(
+        {
+            "object": "status",
+            "generation": current.generation,
+            "digest": current.digest,
+            "last_reload": editions.last_reload,
+            "since": f"{next(iter(summary.hours))}:00:00+00:00",
+            "experts": [_expert(spec, summary) for spec in current.experts.values()],
+            "today": _sums(summary.today),
+            "minutes": _series(summary.minutes, ":00+00:00"),
+            "hours": _series(summary.hours, ":00:00+00:00"),
+        }
+    )
+
+
+def _expert(spec: ExpertSpec, summary: Summary) -> dict[str, Any]:
+    # An embedding is no call of a dispatcher: it is counted by the name that was asked for.
+    found = summary.calls if spec.kind == "llm" else summary.requests
+    return {
+        "name": spec.name,
+        "kind": spec.kind,
+        "backend": spec.backend,
+        "tier": None,
+        "in_flight": 0,
+        "waiting": 0,
+        "breaker": "closed",
+        **_sums(found.get(spec.name, Sums())),
+    }
+
+
+def _series(sums: Mapping[str, Sums], rest: str) -> list[dict[str, Any]]:
+    return [{"time": begins + rest, **_sums(each)} for begins, each in sums.items()]
+
+
+def _sums(sums: Sums) -> dict[str, Any]:
+    mean = sums.mean_seconds
+    return {
+        "requests": sums.requests,
+        "errors": sums.errors,
+        "mean_ms": None if mean is None else round(mean * 1000, 3),
+        "usd": sums.usd,
+    }
