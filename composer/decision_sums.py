@@ -91,5 +91,6 @@ def _summed(
 
 def sums_of(found: sa.Result[Any]) -> Iterator[tuple[str, str, Sums]]:
     """Give minute, name and sums of each row."""
-    for minute, name, requests, errors, seconds, usd in found:
-        yield minute, name, Sums(requests, int(errors), float(seconds), float(usd))
+    for row in found:
+        sums = Sums(row.requests, int(row.errors), float(row.seconds), float(row.usd))
+        yield row.minute, row.name, sums

@@ -46,7 +46,7 @@ def _expert(spec: ExpertSpec, summary: Summary) -> dict[str, Any]:
         "tier": None,
         "in_flight": 0,
         "waiting": 0,
-        "breaker": "closed",
+        "breaker": None,
         **_sums(found.get(spec.name, Sums())),
     }
 

@@ -3,8 +3,7 @@
 import { byId, el, setText } from "./dom.js";
 import { count, milliseconds, plural, usd } from "./format.js";
 
-const BREAKERS = { closed: "closed", open: "open", half_open: "half-open" };
-const load = (expert) => expert.in_flight + expert.waiting;
+const load = (expert) => expert.in_flight; // those that wait included
 const COLUMNS = [
   { name: "Expert", of: (e) => e.name, isText: true },
   { name: "Tier", of: (e) => e.tier ?? "", isText: true },
@@ -40,8 +39,8 @@ function update(expert, most) {
   setText(cells.Tier, expert.tier ?? "–");
   setText(cells.Load, loadText(expert));
   cells.Load.classList.toggle("active", load(expert) > 0);
-  setText(breaker, BREAKERS[expert.breaker] ?? expert.breaker ?? "–");
-  breaker.className = `chip ${expert.breaker}`;
+  setText(breaker, expert.breaker ?? "–");
+  breaker.className = expert.breaker ? `chip ${expert.breaker}` : "";
   setText(cells.Requests, count(expert.requests));
   setText(cells.Errors, count(expert.errors));
   cells.Errors.classList.toggle("bad", expert.errors > 0);
@@ -51,8 +50,8 @@ function update(expert, most) {
 }
 
 function loadText({ in_flight, waiting }) {
-  if (!in_flight && !waiting) return "idle";
-  return waiting ? `${count(in_flight)} + ${count(waiting)} waiting` : count(in_flight);
+  if (!in_flight) return "idle";
+  return waiting ? `${count(in_flight - waiting)} + ${count(waiting)} waiting` : count(in_flight);
 }
 
 function newRow(expert) {

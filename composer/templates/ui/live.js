@@ -79,8 +79,8 @@ function drawTiles(status) {
   const hour = total(status.minutes);
   const reload = status.last_reload;
   const edit = reload === null ? "no edit since the start" : reload.ok ? `edited ${atSecond(reload.time)}` : "last edit refused";
-  const busy = sum(status.experts, "in_flight");
   const waiting = sum(status.experts, "waiting");
+  const busy = sum(status.experts, "in_flight") - waiting;
   tile("Generation", status.generation, edit, reload?.ok === false);
   tile("Running now", count(busy), waiting ? `${count(waiting)} waiting` : "none waiting");
   tile("Requests", count(hour.requests), "last hour");
