@@ -5,6 +5,7 @@ late by seconds, so what is older than `_LATE` does not change any more. Minutes
 hour are added to their hour, which bounds what is kept here by the names, not by the traffic.
 """
 
+import asyncio
 import threading
 import time
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ class Traffic:
     _looked: float = field(default=0.0, init=False)
     _summary: Summary | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _looking: asyncio.Task[Summary] | None = field(default=None, init=False)
 
     def summary(self) -> Summary:
         """Return the sums of about now. It reads a database: call it in a thread.
@@ -71,6 +73,12 @@ class Traffic:
                 self._summary = self._updated(datetime.now(UTC))
                 self._looked = time.monotonic()
             return self._summary
+
+    async def asummary(self) -> Summary:
+        """Async twin of `summary`: however many wait for it, one thread looks."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(asyncio.to_thread(self.summary))
+        return await asyncio.shield(self._looking)  # a viewer who leaves stops it for nobody
 
     def _updated(self, now: datetime) -> Summary:
         first_hour = now - timedelta(hours=23)

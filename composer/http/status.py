@@ -1,6 +1,5 @@
 """GET /admin/status: every expert with its load and what it was asked, the file, the spending."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ __all__ = ["status"]
 async def status(editions: Editions, traffic: Traffic, asked: Asked) -> ASGIApp:
     """Tell how the server and its experts fare, for the live view of the page."""
     asked.visit.require_admin()
-    summary = await asyncio.to_thread(traffic.summary)
+    summary = await traffic.asummary()
     current = asked.composer.registry
     return JsonResponse(
         {

@@ -1,3 +1,4 @@
+import asyncio
 import os
 from contextlib import closing
 from dataclasses import replace
@@ -102,6 +103,21 @@ def test_a_row_that_comes_late_is_counted_once(log, traffic):
     add(log, step("cheap", cost=2), ago=1)
     assert traffic.summary().calls["cheap"].usd == 3
     assert traffic.summary().calls["cheap"].usd == 3
+
+
+def test_viewers_who_leave_stop_no_other_and_share_one_look(log, traffic):
+    add(log, step("cheap"))
+
+    async def watch():
+        leaving = asyncio.create_task(traffic.asummary())
+        staying = [asyncio.create_task(traffic.asummary()) for _ in range(20)]
+        await asyncio.sleep(0)
+        leaving.cancel()
+        return await asyncio.gather(*staying)
+
+    found = asyncio.run(watch())
+    assert all(summary is found[0] for summary in found)
+    assert found[0].calls["cheap"].requests == 1
 
 
 def test_what_is_kept_does_not_grow_with_time(log, traffic):
