@@ -50,6 +50,7 @@ function update(expert, most) {
 }
 
 function loadText({ in_flight, waiting }) {
+  if (in_flight === null) return "–"; // a retriever
   if (!in_flight) return "idle";
   return waiting ? `${count(in_flight - waiting)} + ${count(waiting)} waiting` : count(in_flight);
 }

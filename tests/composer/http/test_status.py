@@ -43,7 +43,9 @@ def test_the_status_tells_what_each_expert_did(door):
     assert (cheap["kind"], cheap["backend"], cheap["errors"]) == ("llm", "echo", 0)
     assert cheap["usd"] == pytest.approx(0.002)
     assert cheap["mean_ms"] >= 0
+    assert (cheap["tier"], cheap["in_flight"], cheap["breaker"]) == ("host", 0, "closed")
     assert (words["kind"], words["requests"], words["usd"]) == ("retriever", 1, 0)
+    assert words["tier"] is None
     assert (status["generation"], status["last_reload"]) == (1, None)
     assert (len(status["minutes"]), len(status["hours"])) == (60, 24)
     assert status["today"]["usd"] == pytest.approx(0.002)
