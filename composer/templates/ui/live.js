@@ -81,7 +81,7 @@ function drawTiles(status) {
   const edit = reload === null ? "no edit since the start" : reload.ok ? `edited ${atSecond(reload.time)}` : "last edit refused";
   const waiting = sum(status.experts, "waiting");
   const busy = sum(status.experts, "in_flight") - waiting;
-  tile("Generation", status.generation, edit, reload?.ok === false);
+  tile("Generation", status.generation, edit);
   tile("Running now", count(busy), waiting ? `${count(waiting)} waiting` : "none waiting");
   tile("Requests", count(hour.requests), "last hour");
   tile("Failed", count(hour.errors), `of ${plural(hour.requests, "request")}`, hour.errors > 0);

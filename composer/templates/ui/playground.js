@@ -35,6 +35,7 @@ export async function refresh() {
 
 function fillModels(data) {
   const model = byId("model");
+  const isLinked = model.dataset.wanted !== undefined;
   const wanted = model.dataset.wanted ?? model.value;
   const isExpert = (each) => each.owned_by !== "expert-composer";
   const group = (label, models) =>
@@ -47,7 +48,10 @@ function fillModels(data) {
   model.replaceChildren(...groups.filter((each) => each.children.length));
   model.dataset.isLoaded = "yes";
   delete model.dataset.wanted;
-  if (answers.some(({ id }) => id === wanted)) model.value = wanted;
+  const isListed = answers.some(({ id }) => id === wanted);
+  // A link may name what no list holds, a router with a threshold: the server knows whether it is.
+  if (wanted && !isListed && isLinked) model.append(el("option", { value: wanted }, wanted));
+  if (isListed || isLinked) model.value = wanted;
 }
 
 function fill(link) {
@@ -57,7 +61,6 @@ function fill(link) {
   if (link.has("prompt")) question.value = link.get("prompt");
   if (link.has("model")) {
     byId("model").dataset.wanted = link.get("model");
-    byId("model").value = link.get("model");
     delete byId("model").dataset.isLoaded;
   }
 }

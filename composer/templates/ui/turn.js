@@ -62,6 +62,8 @@ export class Turn {
     this.#times.ended = performance.now();
     this.#rich.show();
     this.expert.classList.remove("waiting");
+    this.#rich.node.hidden = !this.#rich.text;
+    for (const each of this.tools.querySelectorAll(".of-answer")) each.disabled = !this.#rich.text;
     this.#tell();
     this.#explain();
   }
@@ -92,6 +94,7 @@ export class Turn {
   #fail(error) {
     if (!error.status && error.type !== "connection") throw error;
     this.error = error;
+    this.node.classList.add("failed");
     setText(this.state, "did not answer");
     const facts = [
       error.status >= 400 ? `HTTP ${error.status}` : null,
@@ -147,9 +150,9 @@ export class Turn {
 
   #tools(retry) {
     const grade = (quality, label, name) => button(
-      label, { class: "icon-button", "aria-pressed": "false", "data-quality": String(quality), click: (event) => this.#grade(quality, event.currentTarget) }, icon(name),
+      label, { class: "icon-button of-answer", "aria-pressed": "false", "data-quality": String(quality), click: (event) => this.#grade(quality, event.currentTarget) }, icon(name),
     );
-    const copy = button("Copy the answer", { class: "icon-button", click: () => copyText(this.#rich.text, copy) }, icon("copy"));
+    const copy = button("Copy the answer", { class: "icon-button of-answer", click: () => copyText(this.#rich.text, copy) }, icon("copy"));
     return el(
       "div", { class: "tools" },
       grade(1, "Good answer", "up"), grade(0, "Bad answer", "down"), copy,

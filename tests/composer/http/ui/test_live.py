@@ -108,3 +108,23 @@ def test_a_hundred_experts_can_be_searched_and_sorted(tab, tmp_path):
         page.fill("#find", "expert-01")
         assert page.locator("#experts tr").count() == 10
         assert page.locator("#found").inner_text() == "10 of 100 experts"
+
+
+def test_a_call_in_flight_is_load(tab, tmp_path, upstream, upstream_url):
+    entry = f"kind: llm, backend: openai, model: m, options: {{base_url: {upstream_url}}}"
+    path = tmp_path / "experts.yaml"
+    path.write_text(f"version: 1\nexperts:\n  - {{name: far, {entry}}}\n")
+    with running(create_app(path)) as url:
+        page = tab.page
+        page.goto(f"{url}/ui")
+        page.locator("#model option[value='far']").wait_for(state="attached")
+        turn = ask(page, "stall", model="far")
+        turn.locator(".rich", has_text="one two").wait_for()
+        page.click("nav a[href='#live']")
+        cell(page, "far", "Load").filter(has_text="1").wait_for()
+        assert cell(page, "far", "Tier").inner_text() == "remote"
+        assert cell(page, "far", "Breaker").inner_text() == "closed"
+        page.click("nav a[href='#playground']")
+        page.click("#send")
+        page.click("nav a[href='#live']")
+        cell(page, "far", "Load").filter(has_text="idle").wait_for()
