@@ -30,8 +30,15 @@ def _models(asked: Asked) -> dict[str, dict[str, Any]]:
     registry, key = asked.composer.registry, asked.visit.key
     owners = {AUTO: "expert-composer", **dict.fromkeys(registry.compositions, "expert-composer")}
     owners |= {name: spec.backend for name, spec in registry.experts.items()}
+    kinds = {name: spec.kind for name, spec in registry.experts.items()}
     return {
-        name: {"id": name, "object": "model", "created": 0, "owned_by": owner}
+        name: {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": owner,
+            "kind": kinds.get(name, "composition"),  # ours: what it is good for
+        }
         for name, owner in owners.items()
         if key is None or key.allows(name)
     }

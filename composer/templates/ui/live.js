@@ -7,6 +7,7 @@ import { drawExperts } from "./experts.js";
 import { atMinute, atSecond, count, plural, usd } from "./format.js";
 
 const EVERY = 2000;
+const TILES = ["Generation", "Running now", "Requests", "Failed", "Spend today"];
 const requests = new Bars("Requests");
 const spend = new Bars("Spend");
 let isShown = false;
@@ -121,6 +122,8 @@ function drawCharts(status) {
 const sum = (items, name) => items.reduce((all, item) => all + item[name], 0);
 const total = (points) => ({ requests: sum(points, "requests"), errors: sum(points, "errors"), usd: sum(points, "usd") });
 
+// Their places are kept from the start, so that nothing moves once the numbers come.
+for (const name of TILES) tile(name, "–", "\u00a0");
 byId("chart-requests").append(requests.node);
 byId("chart-spend").append(spend.node);
 byId("live").querySelector(".switch").addEventListener("click", (event) => {

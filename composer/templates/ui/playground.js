@@ -37,7 +37,7 @@ function fillModels(data) {
   const model = byId("model");
   const isLinked = model.dataset.wanted !== undefined;
   const wanted = model.dataset.wanted ?? model.value;
-  const isExpert = (each) => each.owned_by !== "expert-composer";
+  const isExpert = (each) => each.kind !== "composition";
   const group = (label, models) =>
     el("optgroup", { label }, ...models.map(({ id }) => el("option", { value: id }, id)));
   const answers = data.filter((each) => each.kind !== "retriever");

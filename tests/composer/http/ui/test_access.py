@@ -116,6 +116,29 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(page, view):
     assert wide == []
 
 
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shifted += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(
+    ("view", "sign"),
+    [("playground", "#model option[value='cheap']"), ("live", "#experts tr:first-child")],
+)
+def test_nothing_moves_while_the_page_loads(tab, url, view, sign, width):
+    page = tab.page
+    page.set_viewport_size({"width": width, "height": 740})
+    page.add_init_script(SHIFTS)
+    page.goto(f"{url}/ui#{view}")
+    page.locator(sign).wait_for(state="attached")
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.shifted") < 0.1  # what web.dev calls good
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_that_shuts_people_out(page, scheme):
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")

@@ -42,6 +42,13 @@ def test_the_page_loads_from_this_server_alone(tab, url):
     assert all(address.startswith(f"{url}/") for address in tab.addresses)
 
 
+def test_what_can_answer_may_be_chosen_and_retrievers_may_not(page):
+    names = page.locator("#model option").all_inner_texts()
+    assert {"auto", "shaky", "cheap", "lab/dear", "far"} <= set(names)
+    assert "words" not in names
+    assert page.locator("#model optgroup[label='Compositions'] option").count() == 2
+
+
 def test_an_answer_says_who_gave_it_why_and_for_how_much(page):
     turn = ended(ask(page, "Hello there", model="auto"))
     assert turn.locator(".rich").inner_text() == "Hello there"
