@@ -104,8 +104,8 @@ def test_everything_can_be_done_with_the_keyboard(page):
 @pytest.mark.parametrize("view", ["playground", "live"])
 def test_a_narrow_screen_needs_no_scrolling_sideways(page, view):
     page.set_viewport_size({"width": 360, "height": 700})
-    turn = ended(ask(page, "x" * 500 + "\n```\n" + "y" * 500 + "\n```"))
-    told(turn)
+    told(ended(ask(page, "x" * 500 + "\n```\n" + "y" * 500 + "\n```", model="auto")))
+    page.locator(".candidates .excluded").wait_for()
     if view == "live":
         page.click("nav a[href='#live']")
         page.locator("#experts tr").first.wait_for()
