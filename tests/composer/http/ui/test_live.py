@@ -64,7 +64,7 @@ def test_a_refused_edit_is_told_with_line_and_reason(live, path):
     refused = live.locator("#refused:visible")
     refused.wait_for()
     assert "experts.yaml:3: experts.0.kind: " in refused.inner_text()
-    assert "'llm' or 'retriever'" in refused.inner_text()
+    assert "Input should be 'llm', " in refused.inner_text()
     assert live.locator("[data-name='Generation'] dd").first.inner_text() == "1"
     path.write_text(FILE + "# mended\n")
     refused.wait_for(state="hidden")
