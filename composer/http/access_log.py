@@ -9,7 +9,8 @@ __all__ = ["AccessLine", "write_line"]
 
 logger = logging.getLogger("composer.access")
 
-_PROBES = ("/health", "/health/ready", "/metrics")  # every few seconds, and never of interest
+# Asked for every few seconds, and never of interest.
+_PROBES = ("/health", "/health/ready", "/metrics", "/admin/status")
 
 
 class AccessLine:

@@ -32,7 +32,10 @@ from composer.http.otlp import tracing_from_environment
 from composer.http.rerank import rerank
 from composer.http.responses import responses
 from composer.http.state import health, ready, registry
+from composer.http.status import status
+from composer.http.ui import page_routes
 from composer.sdk import Composer
+from composer.traffic import Traffic
 
 __all__ = ["MOST_AT_ONCE", "create_app"]
 
@@ -81,6 +84,7 @@ def create_app(
         **_GET,
         "/admin/registry": partial(registry, editions),
         "/metrics": partial(exposition, meters.registry),
+        "/admin/status": partial(status, editions, Traffic(access.log)),
     }
     routes = [
         *(Route(path, served(end), methods=["POST"]) for path, end in _POST.items()),
@@ -89,6 +93,7 @@ def create_app(
             Route(path, served(partial(end, editions), is_open=True), methods=["GET"])
             for path, end in _OPEN.items()
         ),
+        *page_routes(),
     ]
     ends = [access.close] if tracing is None else [access.close, tracing.close]
     lifespan = partial(_following, editions, is_file, ends)

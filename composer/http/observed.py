@@ -48,7 +48,8 @@ class Observed:
                 status = message["status"]
             await send(message)
 
-        span = self._tracing and self._tracing.begin(scope["headers"])
+        tracing = self._tracing
+        span = None if tracing is None else tracing.begin(scope["headers"])
         self.in_flight += 1
         try:
             await self._app(scope, receive, sending)
@@ -57,8 +58,8 @@ class Observed:
             done = _finished(scope, status, began)
             for observe in self._observers:
                 observe(done)
-            if self._tracing is not None and span is not None:
-                self._tracing.end(span, done)
+            if tracing is not None and span is not None:
+                tracing.end(span, done)
 
 
 def _finished(scope: Scope, status: int, began: float) -> Finished:
