@@ -17,6 +17,16 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     workers: Workers = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further name of this server, where it needs no key: what a proxy before it "
+            "sends as Host; repeatable."
+        ),
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(help="Seconds that requests in flight get to finish.", min=0)
+    ] = 30.0,
 ) -> None:
     """Serve the experts as OpenAI's API; edits of the file are followed.
 
@@ -25,13 +35,21 @@ def serve(
     until there is a first one ('expert-composer keys create NAME'); from then
     on it must be one of these. Response headers x-composer-... say who
     answered and at what cost; POST /v1/route says who would. Ctrl-C or SIGTERM
-    lets requests in flight finish, for at most 30 s.
+    lets requests in flight finish, for at most 30 s; a second one does not.
 
     Example: expert-composer serve --registry experts.yaml --port 8000
     """
     from composer.http import server
 
-    server.serve(registry, host=host, port=port, workers=workers, ready=_say_where)
+    server.serve(
+        registry,
+        host=host,
+        port=port,
+        workers=workers,
+        allowed_hosts=allowed_host or (),
+        drain_seconds=drain,
+        ready=_say_where,
+    )
 
 
 def _say_where(url: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from composer.http.access import Access, Visit
 from composer.http.asked import Asked, Endpoint
-from composer.http.bodies import read_object
+from composer.http.bodies import read_object, require_plain
 from composer.http.chat import chat
 from composer.http.completions import completions
 from composer.http.connection import Guarded, while_connected
@@ -21,7 +21,7 @@ from composer.http.deciding import decision, feedback, route
 from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
 from composer.http.models import model, models
-from composer.http.origin import require_same_origin
+from composer.http.origin import require_own_name, require_same_origin
 from composer.http.state import health, ready, registry
 from composer.sdk import Composer
 
@@ -42,7 +42,9 @@ _GET: Mapping[str, Endpoint] = {
 _OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for these
 
 
-def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIApp:
+def create_app(
+    source: Composer | str | Path, *, workers: bool = False, allowed_hosts: Collection[str] = ()
+) -> ASGIApp:
     """Serve an expert file, whose edits are followed, or a composer as it is.
 
     The composers are closed when the server stops.
@@ -50,6 +52,7 @@ def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIA
     Args:
         source: the file, or a composer.
         workers: run the file's experts on Ray instead of in this process.
+        allowed_hosts: further names of a server that is asked over loopback and without keys.
 
     Raises:
         RegistryError: the file is wrong.
@@ -57,7 +60,7 @@ def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIA
     is_file = not isinstance(source, Composer)
     composer = source if isinstance(source, Composer) else Composer.load(source, workers=workers)
     editions, access = Editions(composer, workers), Access.of(composer.registry)
-    served = partial(_Served, editions, access)
+    served = partial(_Served, editions, access, allowed_hosts)
     gets: dict[str, Endpoint] = {**_GET, "/admin/registry": partial(registry, editions)}
     routes = [
         *(Route(path, served(end), methods=["POST"]) for path, end in _POST.items()),
@@ -75,16 +78,25 @@ class _Served:
     """Runs one endpoint on the current edition, for as long as the client stays."""
 
     def __init__(
-        self, editions: Editions, access: Access, endpoint: Endpoint, *, is_open: bool = False
+        self,
+        editions: Editions,
+        access: Access,
+        hosts: Collection[str],
+        endpoint: Endpoint,
+        *,
+        is_open: bool = False,
     ) -> None:
-        self._editions, self._access = editions, access
+        self._editions, self._access, self._hosts = editions, access, hosts
         self._endpoint, self._is_open = endpoint, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = None if self._is_open else await self._access.enter(scope)
+        if key is None and not self._is_open:
+            require_own_name(scope, self._hosts)
         body = {}
         if scope["method"] == "POST":
             require_same_origin(scope)
+            require_plain(scope)
             body = await read_object(receive)
         async with self._editions.lend() as composer:
             visit = Visit(
