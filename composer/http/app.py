@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from composer.http.bodies import read_object, require_plain
 from composer.http.chat import chat
 from composer.http.completions import completions
 from composer.http.connection import Guarded, while_connected
+from composer.http.crowd import Crowd
 from composer.http.deciding import decision, feedback, route
 from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
@@ -25,7 +26,7 @@ from composer.http.origin import require_own_name, require_same_origin
 from composer.http.state import health, ready, registry
 from composer.sdk import Composer
 
-__all__ = ["create_app"]
+__all__ = ["MOST_AT_ONCE", "create_app"]
 
 _POST: Mapping[str, Endpoint] = {
     "/v1/chat/completions": chat,
@@ -42,8 +43,15 @@ _GET: Mapping[str, Endpoint] = {
 _OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for these
 
 
+MOST_AT_ONCE = 1000  # requests
+
+
 def create_app(
-    source: Composer | str | Path, *, workers: bool = False, allowed_hosts: Collection[str] = ()
+    source: Composer | str | Path,
+    *,
+    workers: bool = False,
+    most_at_once: int = MOST_AT_ONCE,
+    allowed_hosts: Collection[str] = (),
 ) -> ASGIApp:
     """Serve an expert file, whose edits are followed, or a composer as it is.
 
@@ -52,6 +60,7 @@ def create_app(
     Args:
         source: the file, or a composer.
         workers: run the file's experts on Ray instead of in this process.
+        most_at_once: requests that are answered at once; more are told to come back.
         allowed_hosts: further names of a server that is asked over loopback and without keys.
 
     Raises:
@@ -60,7 +69,7 @@ def create_app(
     is_file = not isinstance(source, Composer)
     composer = source if isinstance(source, Composer) else Composer.load(source, workers=workers)
     editions, access = Editions(composer, workers), Access.of(composer.registry)
-    served = partial(_Served, editions, access, allowed_hosts)
+    served = partial(_Served, editions, access, Crowd(most_at_once), allowed_hosts)
     gets: dict[str, Endpoint] = {**_GET, "/admin/registry": partial(registry, editions)}
     routes = [
         *(Route(path, served(end), methods=["POST"]) for path, end in _POST.items()),
@@ -81,15 +90,22 @@ class _Served:
         self,
         editions: Editions,
         access: Access,
+        crowd: Crowd,
         hosts: Collection[str],
         endpoint: Endpoint,
         *,
         is_open: bool = False,
     ) -> None:
-        self._editions, self._access, self._hosts = editions, access, hosts
+        self._editions, self._access, self._crowd = editions, access, crowd
+        self._hosts = hosts
         self._endpoint, self._is_open = endpoint, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, unless there are too many; what watches us is always answered."""
+        with nullcontext() if scope["method"] == "GET" else self._crowd.joined():
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = None if self._is_open else await self._access.enter(scope)
         if key is None and not self._is_open:
             require_own_name(scope, self._hosts)
