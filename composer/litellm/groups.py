@@ -17,6 +17,10 @@ _KINDS = {
     "content_policy_fallbacks": "content_policy",
 }
 T = TypeVar("T")
+_SPREAD = (
+    "the load of several deployments is not spread: until a router is trained the cheapest, first "
+    "in the file, is asked, and the others where it fails"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,119}")
 
 
@@ -35,6 +39,8 @@ class Groups:
             why = "its model_name is no name here; use letters, digits and . _ : / @ -"
             entry.reading.leave(entry.path, why)
             return
+        if deployment.group in self.members:
+            entry.reading.leave((*entry.path, "model_name"), _SPREAD)
         self.members.setdefault(deployment.group, []).append(deployment.spec)
 
     def read_fallbacks(self, settings: Section) -> None:
@@ -77,7 +83,7 @@ class Groups:
         named = [(g, g) for g in self.members if self._is_composed(g)]
         made = []
         for name, group in [*named, *self._aliases.items()]:
-            composition: dict[str, Any] = {"name": name, "experts": self._names[group]}
+            composition: dict[str, Any] = {"name": name, "experts": [*self._names[group]]}
             if fallbacks := self._named_fallbacks(group):
                 composition["fallbacks"] = fallbacks
             made.append(composition)

@@ -44,6 +44,7 @@ def test_deployments_of_one_model_become_a_composition_with_its_fallbacks(tmp_pa
     assert small.fallbacks.any == ("small-1", "small-2", "big-1")
     assert small.fallbacks.context_length == ("big-1",)
     assert big.fallbacks.content_policy == ("small-1", "small-2")
+    assert "&id" not in converted(tmp_path).text  # nobody edits anchors by hand
     assert (alias.experts, alias.fallbacks) == (big.experts, big.fallbacks)
 
 
@@ -73,6 +74,7 @@ def test_what_is_left_is_told_with_its_line(tmp_path):
     left = {one.key: one for one in converted(tmp_path).left}
     expected = {
         "model_list.0.litellm_params.rpm": "rpm:",
+        "model_list.1.model_name": "model_name: small",
         "model_list.1.litellm_params.tpm": "tpm:",
         "model_list.0.litellm_params.api_key": "api_key: none",
         "model_list.2.litellm_params.api_key": "api_key: sk-",
