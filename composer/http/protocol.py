@@ -124,8 +124,10 @@ class DoorProtocol(HttpToolsProtocol):
         if method == b"CONNECT":
             self.send_400_response("CONNECT: this is no proxy; ask it for its own paths")
             return
-        lines = [method + b" " + self.url + b" HTTP/1.1"]
+        is_last = any(n == b"connection" and b"close" in v.lower() for n, v in self.headers)
         kept = [(n, v) for n, v in self.headers if n not in (b"upgrade", b"connection")]
+        kept += [(b"connection", b"close")] if is_last else []
+        lines = [method + b" " + self.url + b" HTTP/1.1"]
         lines += [name + b": " + value for name, value in kept]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))

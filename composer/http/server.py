@@ -12,6 +12,7 @@ from types import FrameType
 from experts_registry.errors import OptionError, PluginError
 
 try:
+    import httptools  # noqa: F401 - `DoorProtocol` needs it
     import starlette  # noqa: F401 - `create_app` needs it
     import uvicorn
 except ImportError as error:

@@ -73,7 +73,7 @@ class ResolvedHost:
 
     where: str
     host: str
-    _until: float = field(default=float("-inf"))
+    _until: float = field(default=0.0)
 
     async def require_allowed(self) -> None:
         """Check what the name points to now.
@@ -81,16 +81,20 @@ class ResolvedHost:
         Raises:
             ExpertUnavailableError: one of its addresses is one where no expert lives.
         """
-        if time.monotonic() < self._until or ip_of(self.host) is not None:
+        now = time.monotonic()
+        if now < self._until or ip_of(self.host) is not None:
             return
+        if self._until > 0:  # it was fine: others need not wait for this look
+            self._until = now + 1.0
         try:
             loop = asyncio.get_running_loop()
             found = await loop.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)
         except OSError:  # connecting tells it better, or a proxy knows the name
             return
         if denied := [str(address[4][0]) for address in found if is_denied(str(address[4][0]))]:
+            self._until = 0.0
             raise ExpertUnavailableError(
                 f"{self.where}: {self.host!r} points to {denied[0]}, a link-local or metadata "
                 "address; use the server's own, or options.allow_link_local"
             )
-        self._until = time.monotonic() + _FRESH_SECONDS
+        self._until = now + _FRESH_SECONDS

@@ -166,7 +166,8 @@ def test_a_request_that_asks_for_http_2_keeps_its_body(url, is_chunked, is_split
             time.sleep(0.05 * is_split)
         status, _, answer = parsed(read_answer(client))
         assert (status, answer["choices"][0]["message"]["content"]) == (200, "hello")
-        client.sendall(SIZED + b"connection: close\r\n\r\n" + BODY)  # and the connection lives
+        last = upgrade.replace(b"Upgrade,", b"Upgrade, close,")
+        client.sendall(SIZED + last + b"\r\n" + BODY)  # the connection lives, until it is told
         assert parsed(read_to_end(client))[0] == 200
 
 

@@ -3,6 +3,7 @@ import socket
 
 import pytest
 
+from experts_registry.backends.addresses import ResolvedHost
 from experts_registry.backends.openai import OpenAILLM
 from experts_registry.errors import ExpertUnavailableError
 from experts_registry.types import Prompt
@@ -49,6 +50,19 @@ def test_a_name_that_points_here_is_asked(spec, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     pointing_to(monkeypatch, "127.0.0.1")
     assert "link-local" not in ask(spec)  # nobody listens
+
+
+def test_a_name_that_turns_to_credentials_is_asked_no_more(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("experts_registry.backends.addresses.time.monotonic", lambda: clock[0])
+    pointing_to(monkeypatch, "127.0.0.1", "169.254.169.254")
+    host = ResolvedHost("expert 'x'", "model.example")
+    asyncio.run(host.require_allowed())
+    asyncio.run(host.require_allowed())  # fresh, so not looked up
+    clock[0] += 31
+    for _ in range(2):
+        with pytest.raises(ExpertUnavailableError, match="169"):
+            asyncio.run(host.require_allowed())
 
 
 def test_a_name_that_may_be_link_local_is_asked(spec, monkeypatch):
