@@ -72,7 +72,7 @@ def test_the_printed_address_answers_an_openai_client(path):
 def is_listening(url):
     try:
         return httpx.get(f"{url}/health", trust_env=False).is_success
-    except httpx.ConnectError:
+    except httpx.TransportError:  # also one that was accepted while the server closed
         return False
 
 
