@@ -44,8 +44,7 @@ async def feedback(asked: Asked) -> ASGIApp:
     if not isinstance(quality, int | float) or isinstance(quality, bool):
         raise bad("quality", "is no number; use one from 0, bad, to 1, perfect", "invalid_type")
     asked.visit.count()
-    answer = (text(asked.body, "id") or "").removeprefix("chatcmpl-").removeprefix("cmpl-")
-    given = await asked.composer.afeedback(answer, quality)
+    given = await asked.composer.afeedback(_answer_id(text(asked.body, "id") or ""), quality)
     return JsonResponse(
         {
             "id": given.answer_id,
@@ -55,3 +54,11 @@ async def feedback(asked: Asked) -> ASGIApp:
             "time": given.time,
         }
     )
+
+
+def _answer_id(completion: str) -> str:
+    """Return the id of an answer from what its completion or response is called."""
+    for prefix in ("chatcmpl-", "cmpl-", "resp_"):
+        if completion.startswith(prefix):
+            return completion.removeprefix(prefix)
+    return completion

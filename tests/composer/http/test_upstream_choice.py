@@ -9,6 +9,8 @@ BODIES = {
     "/v1/chat/completions": {"model": "far", "messages": MESSAGES},
     "/v1/completions": {"model": "far", "prompt": "hello"},
     "/v1/embeddings": {"model": "words", "input": "hello"},
+    "/v1/responses": {"model": "far", "input": "hello"},
+    "/v1/rerank": {"model": "words", "query": "hello", "documents": ["hello", "bye"]},
     "/v1/route": {"model": "auto", "messages": MESSAGES},
     "/v1/feedback": {"id": "x", "quality": 1},
 }
