@@ -14,8 +14,9 @@ import threading
 import time
 from dataclasses import dataclass
 
+from composer.amounts import nano_usd
 from composer.keys import Key
-from composer.spending import Change, Hold, Spending, Spent, Written, nano_usd
+from composer.spending import Change, Hold, Spending, Spent, Written
 from experts_registry.errors import DataError, LimitError
 
 __all__ = ["Claim", "Leases"]

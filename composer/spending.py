@@ -4,13 +4,13 @@ A reservation is one conditional UPDATE, ``spent + reserved + amount <= budget``
 threads nor processes can spend the same money twice. Sums are whole billionths of a USD.
 """
 
-import math
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,13 +18,15 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from composer.amounts import nano_usd
 from composer.database import Database
 from composer.periods import Period, left_of, named
-from experts_registry.errors import LimitError, OptionError
+from experts_registry.errors import LimitError
 
-__all__ = ["Change", "Hold", "Spending", "Spent", "Written", "nano_usd"]
+__all__ = ["Change", "Hold", "Spending", "Spent", "Written"]
 
-_MOST = 2e9  # USD; above every budget, and its billionths still fit 64 bits
+logger = logging.getLogger(__name__)
+
 _METADATA = sa.MetaData()
 _SUMS = sa.Table(
     "spending",
@@ -155,6 +157,12 @@ class Spending:
         tables = (_SUMS, _HOLDS)
         self._database = Database(where, "keys", tables, busy_seconds=busy_seconds, is_synced=False)
         self._hold_seconds, self._clock = hold_seconds, clock
+        self._expired = 0
+
+    @property
+    def expired(self) -> int:
+        """How many reservations were given back because nobody settled them in time."""
+        return self._expired
 
     def reserve(self, key_id: str, usd: float, *, budget: float, per: Period) -> Hold:
         """Set money aside, unless that exceeds the budget of this period.
@@ -239,6 +247,13 @@ class Spending:
             # If another process took it for dead, nothing is set aside for it any more.
             if gone or not is_dead:
                 connection.execute(_SETTLE, sums | {"held": hold.nano_usd if gone else 0})
+        if gone and is_dead:
+            self._expired += 1
+            logger.warning(
+                "key %s: %.9g USD that were set aside are given back: their call did not end "
+                "within %g s, so its process has died; what it cost is not counted",
+                *(hold.key_id, hold.nano_usd / 1e9, self._hold_seconds),
+            )
 
     def _begin(self, key_id: str, period: str) -> None:
         row = {"key_id": key_id, "period": period, "spent": 0, "reserved": 0}
@@ -273,16 +288,6 @@ class Spending:
         new = Hold(uuid4().hex, change.key_id, change.period, change.wanted)
         connection.execute(_HOLD, {**vars(new), "expires": until})
         return Written(new.id, change.wanted)
-
-
-def nano_usd(usd: float, rounding: str = ROUND_CEILING) -> int:
-    """Return whole billionths; the noise of binary fractions, below 1e-12 USD, is not rounded."""
-    if not (math.isfinite(usd) and usd >= 0):
-        raise OptionError(f"usd: {usd!r} is not an amount; use 0 or more")
-    if rounding == ROUND_CEILING and usd < 100:  # exact in floats, ten times as fast
-        return math.ceil(round(usd * 1e9, 3))
-    nano = round(Decimal(str(min(usd, _MOST))) * 1_000_000_000, 3)
-    return int(nano.to_integral_value(rounding))
 
 
 def _refusal(usd: float, budget: float, per: Period, wait: float | None) -> LimitError:

@@ -25,7 +25,7 @@ async def model(asked: Asked) -> ASGIApp:
     known, name = _models(asked), asked.path["id"]
     named = NamedRouter.find(name, asked.composer.registry)
     if named is not None and (named.family in known or named.model in known):
-        return JsonResponse(_model(named.model, OWNER))
+        return JsonResponse(_model(named.model, OWNER, "router"))
     if name not in known:
         raise unknown_name("model", name, known)
     return JsonResponse(known[name])
@@ -40,12 +40,15 @@ def _models(asked: Asked) -> dict[str, dict[str, Any]]:
         if (named := NamedRouter.find(granted, registry)) is not None:
             owners[named.model] = OWNER
     owners |= {name: spec.backend for name, spec in registry.experts.items()}
+    kinds: dict[str, str] = {name: spec.kind for name, spec in registry.experts.items()}
+    kinds |= dict.fromkeys({AUTO, *registry.compositions}, "composition")
     return {
-        name: _model(name, owner)
+        name: _model(name, owner, kinds.get(name, "router"))
         for name, owner in owners.items()
         if key is None or key.allows(name)
     }
 
 
-def _model(name: str, owner: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+def _model(name: str, owner: str, kind: str) -> dict[str, Any]:
+    # The kind is ours: it says what a name is good for.
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner, "kind": kind}

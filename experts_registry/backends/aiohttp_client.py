@@ -66,7 +66,7 @@ class AiohttpClient:
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_read=timeout),
         )
 
-    async def post(self, body: bytes) -> "_Reply":
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> "_Reply":
         """Send a body; return once the head of the answer is there.
 
         Raises:
@@ -75,7 +75,9 @@ class AiohttpClient:
         await self._turn()
         try:
             with _told_as_httpx():
-                answer = await self._session.post(self._url, data=body, allow_redirects=False)
+                answer = await self._session.post(
+                    self._url, data=body, headers=headers, allow_redirects=False
+                )
         except BaseException:
             self._turns.release()
             raise

@@ -38,8 +38,8 @@ class Reply(Protocol):
 class Client(Protocol):
     """Posts to one address."""
 
-    async def post(self, body: bytes) -> Reply:
-        """Send a body; return once the head of the answer is there.
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Send a body, and headers of its own; return once the head of the answer is there.
 
         Raises:
             httpx.HTTPError: there is none.
@@ -62,9 +62,9 @@ class HttpxClient:
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
         self._url, self._client = url, client
 
-    async def post(self, body: bytes) -> httpx.Response:
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
         """Send a body; return once the head of the answer is there."""
-        request = self._client.build_request("POST", self._url, content=body)
+        request = self._client.build_request("POST", self._url, content=body, headers=headers)
         return await self._client.send(request, stream=True)
 
     async def aclose(self) -> None:

@@ -126,5 +126,5 @@ def test_routers_are_listed_to_those_who_may_ask(door):
     told = door().get("/v1/models/router:pairwise@0.5").json()
     assert told == {
         "id": "router:pairwise@0.5", "object": "model", "created": 0,
-        "owned_by": "expert-composer",
+        "owned_by": "expert-composer", "kind": "router",
     }  # fmt: skip
