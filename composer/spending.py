@@ -26,7 +26,6 @@ from experts_registry.errors import LimitError
 __all__ = ["Change", "Hold", "Spending", "Spent", "Written"]
 
 logger = logging.getLogger(__name__)
-
 _METADATA = sa.MetaData()
 _SUMS = sa.Table(
     "spending",
