@@ -112,7 +112,8 @@ def composer(upstream: int, folder: Path, *, is_admin: bool = False) -> Iterator
     token = keys.create("benchmark", models=("auto",), is_admin=is_admin, **limits).token
     keys.close()
     command = [sys.executable, "-c", "from composer.cli import main; main()", "serve"]
-    command += ["--registry", str(path), "--port", str(port)]
+    # No line a request: nobody else here writes one.
+    command += ["--registry", str(path), "--port", str(port), "--log-level", "warning"]
     with _running("expert-composer", command, port, folder, token=token) as gateway:
         yield gateway
 

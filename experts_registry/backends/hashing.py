@@ -6,6 +6,7 @@ scripts apart, needs no download, and takes microseconds.
 """
 
 import hashlib
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -46,24 +47,28 @@ class HashingEmbedder:
 
     def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
         """Return one L2-normalised float32 row per text, (n, d)."""
-        x = np.array([self._hashed(text) for text in texts], dtype=np.float32)
-        x = x.reshape(len(texts), self._options.dimensions)  # also where there is no text
-        unit: FloatArray = x / np.sqrt(np.vecdot(x, x))[:, None]
-        return unit
+        x = np.zeros((len(texts), self._options.dimensions), dtype=np.float32)
+        for row, text in zip(x, texts, strict=True):
+            buckets = self._hashed(text)
+            row[list(buckets)] = list(buckets.values())
+        return x
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _hashed(self, text: str) -> list[float]:
-        """Return the row of a text; plain numbers, as a short text has few features."""
+    def _hashed(self, text: str) -> dict[int, float]:
+        """Return the buckets of a text, of length 1; plain numbers, as a short one has few."""
         width = self._options.dimensions
-        row = [0.0] * width
+        found: dict[int, float] = {}
         for feature, count in Counter(self._features(text)).items():
             code = crc32(feature.encode())
             # Damped: a word said ten times is not ten times as telling.
-            row[(code >> 1) % width] += log1p(count) if code & 1 else -log1p(count)
+            value = log1p(count) if code & 1 else -log1p(count)
+            bucket = (code >> 1) % width
+            found[bucket] = found.get(bucket, 0.0) + value
+        length = math.sqrt(sum(value * value for value in found.values()))
         # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
-        return row if any(row) else [1.0, *row[1:]]
+        return {k: v / length for k, v in found.items()} if length else {0: 1.0}
 
     def _features(self, text: str) -> list[str]:
         words = unicodedata.normalize("NFKC", text).casefold().split()
