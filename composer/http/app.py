@@ -21,6 +21,7 @@ from composer.http.deciding import decision, feedback, route
 from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
 from composer.http.models import model, models
+from composer.http.openapi.document import describing
 from composer.http.origin import require_same_origin
 from composer.http.state import health, ready, registry
 from composer.sdk import Composer
@@ -67,6 +68,8 @@ def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIA
             for path, end in _OPEN.items()
         ),
     ]
+    contract = served(describing(routes), is_open=True)
+    routes.append(Route("/openapi.json", contract, methods=["GET"]))
     lifespan = partial(_following, editions, access, is_file)
     return Guarded(Router(routes, redirect_slashes=False, lifespan=lifespan))
 

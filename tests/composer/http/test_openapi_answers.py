@@ -1,0 +1,146 @@
+"""Answers, whole and streamed, are as our document says, and as OpenAI's does."""
+
+import pytest
+
+from tests.composer.http.contract import OPENAI, closed, events_of, mistakes, schema_of
+from tests.composer.http.servers import until
+
+CHAT, TEXT, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+TURN = {"role": "user", "content": "hello there"}
+GOOD = {
+    CHAT: {"model": "cheap", "messages": [TURN]},
+    TEXT: {"model": "cheap", "prompt": "hello"},
+    EMBED: {"model": "words", "input": "hello"},
+    "/v1/route": {"model": "cheap", "messages": [TURN]},
+    "/v1/feedback": {"id": "x", "quality": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def contract(raw):
+    return raw.get("/openapi.json").json()
+
+
+def checked(contract, response):
+    """Return the JSON of an answer that holds what is documented and nothing else."""
+    document, schema = closed(contract), closed(schema_of(contract, response))
+    if not response.headers["content-type"].startswith("text/event-stream"):
+        assert mistakes(document, schema, response.json()) == []
+        return response.json()
+    events, _ = events_of(response)
+    for event in events:
+        assert mistakes(document, schema, event) == []
+    return events
+
+
+ASKED = [
+    (CHAT, {}),
+    (CHAT, {"n": 3}),
+    (CHAT, {"model": "shaky"}),
+    (CHAT, {"model": "far"}),
+    (CHAT, {"model": "far", "logprobs": True}),
+    (CHAT, {"model": "far", "messages": [{"role": "user", "content": "tool"}]}),
+    (CHAT, {"max_tokens": 1}),
+    (CHAT, {"stream": True}),
+    (CHAT, {"stream": True, "stream_options": {"include_usage": True}}),
+    (CHAT, {"stream": True, "model": "far"}),
+    (CHAT, {"stream": True, "model": "far", "messages": [{"role": "user", "content": "tool"}]}),
+    (TEXT, {}),
+    (TEXT, {"prompt": ["a", "b"], "n": 2, "echo": True}),
+    (TEXT, {"stream": True, "echo": True}),
+    (TEXT, {"stream": True, "stream_options": {"include_usage": True}}),
+    (EMBED, {}),
+    (EMBED, {"encoding_format": "base64", "input": ["a", "b"]}),
+    ("/v1/route", {"model": "auto"}),
+]
+
+
+@pytest.mark.parametrize(("path", "fields"), ASKED)
+def test_an_answer_is_as_documented(raw, contract, path, fields):
+    response = raw.post(path, json={**GOOD[path], **fields})
+    assert response.is_success
+    assert checked(contract, response)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models",
+        "/v1/models/lab/dear",
+        "/v1/decisions/nothing",
+        "/admin/registry",
+        "/health",
+        "/health/ready",
+        "/openapi.json",
+    ],
+)
+def test_what_is_read_is_as_documented(raw, contract, path):
+    assert checked(contract, raw.get(path))
+
+
+def test_a_decision_and_its_feedback_are_as_documented(raw, contract):
+    done = raw.post(CHAT, json={**GOOD[CHAT], "model": "shaky"})
+    given = raw.post("/v1/feedback", json={"id": done.json()["id"], "quality": 1})
+    assert checked(contract, given)["expert"] == "cheap"
+    path = f"/v1/decisions/{done.headers['x-request-id']}"
+    until(lambda: raw.get(path).is_success)
+    assert len(checked(contract, raw.get(path))["steps"]) == 2
+
+
+@pytest.mark.parametrize(("model", "status"), [("nobody", 404), ("dead", 503), ("slow", 504)])
+def test_an_error_is_as_documented(raw, contract, model, status):
+    response = raw.post(CHAT, json={**GOOD[CHAT], "model": model})
+    assert response.status_code == status
+    assert checked(contract, response)
+    assert not mistakes(OPENAI, SCHEMA["ErrorResponse"], response.json())
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_a_stream_that_breaks_off_is_as_documented(raw, contract, path):
+    response = raw.post(path, json={**GOOD[path], "model": "cut", "stream": True})
+    *events, last = checked(contract, response)
+    assert events
+    assert "error" in last
+    assert not events_of(response)[1]
+
+
+# -- OpenAI's own document ----------------------------------------------------------------------
+
+SCHEMA = {
+    name: {"$ref": f"#/components/schemas/{name}"} for name in OPENAI["components"]["schemas"]
+}
+NAMES = {
+    CHAT: ("CreateChatCompletionResponse", "CreateChatCompletionStreamResponse"),
+    TEXT: ("CreateCompletionResponse", "CreateCompletionResponse"),
+    EMBED: ("CreateEmbeddingResponse", ""),
+}
+
+
+# Its document knows no base64, and describes a stream of text like a whole one, which has a reason
+# to end and its usage; its words on stream_options and its server say that both may be null.
+KNOWN = [one for one in ASKED if one[0] in NAMES and "encoding_format" not in one[1]]
+
+
+def whole_text(event):
+    for choice in event["choices"]:
+        choice["finish_reason"] = choice["finish_reason"] or "stop"
+    return {key: value for key, value in event.items() if value is not None}
+
+
+@pytest.mark.parametrize(("path", "fields"), KNOWN)
+def test_an_answer_is_as_openai_documents_it(raw, path, fields):
+    response = raw.post(path, json={**GOOD[path], **fields})
+    whole, chunk = NAMES[path]
+    if not fields.get("stream"):
+        assert mistakes(OPENAI, SCHEMA[whole], response.json()) == []
+        return
+    events, is_done = events_of(response)
+    assert is_done
+    for event in events:
+        known = whole_text(event) if path == TEXT else event
+        assert mistakes(OPENAI, SCHEMA[chunk], known) == []
+
+
+def test_the_models_are_as_openai_documents_them(raw):
+    assert not mistakes(OPENAI, SCHEMA["ListModelsResponse"], raw.get("/v1/models").json())
+    assert not mistakes(OPENAI, SCHEMA["Model"], raw.get("/v1/models/cheap").json())

@@ -1,0 +1,70 @@
+"""What the document says of requests is what the door takes."""
+
+import pytest
+
+from composer.http.openapi.paths import OPERATIONS
+
+CHAT, TEXT, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+TURN = {"role": "user", "content": "hello there"}
+SCHEMAS = {
+    name.partition(" ")[2]: operation.ask.model_json_schema()
+    for name, operation in OPERATIONS.items()
+    if operation.ask is not None
+}
+GOOD = {
+    CHAT: {"model": "cheap", "messages": [TURN]},
+    TEXT: {"model": "cheap", "prompt": "hello"},
+    EMBED: {"model": "words", "input": "hello"},
+    "/v1/route": {"model": "cheap", "messages": [TURN]},
+    "/v1/feedback": {"id": "x", "quality": 1},
+}
+
+
+def bounds(path):
+    """Yield field, a value just within its bound, and one just beyond."""
+    for field, node in SCHEMAS[path]["properties"].items():
+        for option in node.get("anyOf", [node]):
+            for key, step in (("minimum", -1), ("maximum", 1)):
+                if key in option:
+                    yield field, option[key], option[key] + step
+
+
+LIMITS = [(path, *bound) for path in GOOD for bound in bounds(path)]
+
+
+@pytest.mark.parametrize(("path", "field", "within", "beyond"), LIMITS)
+def test_the_documented_limits_are_those_of_the_door(raw, path, field, within, beyond):
+    fields = {"logprobs": True} if field == "top_logprobs" else {}
+    response = raw.post(path, json={**GOOD[path], **fields, field: within})
+    code = response.json().get("error", {}).get("code") or ""
+    assert not code.endswith(("min_value", "max_value"))
+    response = raw.post(path, json={**GOOD[path], **fields, field: beyond})
+    assert response.status_code == 400
+    assert field in response.json()["error"]["message"]
+
+
+REQUIRED = [(path, field) for path in GOOD for field in SCHEMAS[path]["required"]]
+
+
+@pytest.mark.parametrize(("path", "field"), REQUIRED)
+def test_what_is_documented_as_required_is(raw, path, field):
+    body = {key: value for key, value in GOOD[path].items() if key != field}
+    error = raw.post(path, json=body).json()["error"]
+    assert (error["code"], error["param"]) == ("missing_required_parameter", field)
+
+
+FIELDS = [
+    (path, field)
+    for path in GOOD
+    for field in SCHEMAS[path]["properties"]
+    if field not in SCHEMAS[path]["required"]
+]
+
+
+@pytest.mark.parametrize(("path", "field"), FIELDS)
+def test_a_documented_field_may_be_null_and_has_a_type(raw, path, field):
+    response = raw.post(path, json={**GOOD[path], field: None})
+    assert response.is_success
+    wrong = [{"a": 1}] if field == "stream_options" else {"a": 1}
+    response = raw.post(path, json={**GOOD[path], field: wrong})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, field)
