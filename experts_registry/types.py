@@ -161,7 +161,13 @@ def _message(value: Any) -> Message:
         return Message(role, content or "", rest)
     if not isinstance(content, list):
         raise PromptError(f"messages: content is a {type(content).__name__}; use a string")
-    parts = [p for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
+    for part in content:
+        if not isinstance(part, Mapping):
+            raise PromptError(
+                f"messages: a content part is a {type(part).__name__}; "
+                "use {'type': 'text', 'text': ...}"
+            )
+    parts = [part for part in content if part.get("type") == "text"]
     texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
     if len(texts) < len(parts):
         raise PromptError("messages: a content part of type text has no 'text'; write one")

@@ -93,8 +93,13 @@ def _ask(body: Body, prompt: Prompt, sampling: Sampling) -> Ask:
         prompt=replace(prompt, sampling=sampling, extra=_extra(body)),
         n=integer(body, "n", 1, MAX_ANSWERS) or 1,
         is_streamed=flag(body, "stream"),
-        has_usage=bool(options and options.get("include_usage")),
+        has_usage=_has_usage(options or {}),
     )
+
+
+def _has_usage(options: Body) -> bool:
+    name = "include_usage"
+    return flag({f"stream_options.{name}": options.get(name)}, f"stream_options.{name}")
 
 
 def _sampling(body: Body, *, logprobs: bool = False) -> Sampling:

@@ -9,6 +9,7 @@ from composer.http.openapi.headers import ANSWERED
 from composer.http.openapi.operation import ASKING, Operation
 from composer.http.openapi.sampling import CompletionUsage, FinishReason, Written
 from composer.http.openapi.shape import Shape
+from composer.http.requests import MAX_TOKENS, TEXT_TOKENS
 
 __all__ = ["COMPLETIONS"]
 
@@ -20,7 +21,7 @@ class CreateCompletionRequest(Written):
     """Texts to go on with; token ids are refused."""
 
     prompt: _Text | _Texts
-    max_tokens: int | None = Field(16, ge=1)
+    max_tokens: int | None = Field(TEXT_TOKENS, ge=1, le=MAX_TOKENS)
     echo: bool | None = Field(None, description="Repeat the prompt before the answer.")
     best_of: int | None = Field(None, ge=0, le=1, description="More is refused.")
     suffix: Literal[""] | None = Field(None, description="Refused.")

@@ -40,6 +40,7 @@ def error_of(response):
         ({"messages": ["hello"]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": 5}]}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": ["hello"]}]}, "invalid_value", "messages"),
         ({"messages": GOOD["messages"] * 2049}, "array_above_max_length", "messages"),
         ({"model": None}, "missing_required_parameter", "model"),
         ({"model": 5}, "invalid_type", "model"),
@@ -61,6 +62,11 @@ def error_of(response):
         ({"stop": [1]}, "invalid_type", "stop"),
         ({"stream": "yes"}, "invalid_type", "stream"),
         ({"stream_options": 1}, "invalid_type", "stream_options"),
+        (
+            {"stream_options": {"include_usage": []}},
+            "invalid_type",
+            "stream_options.include_usage",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_openais_code(raw, fields, code, param):

@@ -68,3 +68,12 @@ def test_a_documented_field_may_be_null_and_has_a_type(raw, path, field):
     wrong = [{"a": 1}] if field == "stream_options" else {"a": 1}
     response = raw.post(path, json={**GOOD[path], field: wrong})
     assert (response.status_code, response.json()["error"]["param"]) == (400, field)
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [(CHAT, "max_tokens"), (TEXT, "n"), (EMBED, "dimensions")]
+)
+def test_a_whole_number_may_be_written_with_a_point(raw, path, field):
+    assert raw.post(path, json={**GOOD[path], field: 16.0}).is_success
+    response = raw.post(path, json={**GOOD[path], field: 16.5})
+    assert response.json()["error"]["code"] == "invalid_type"

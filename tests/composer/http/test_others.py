@@ -46,6 +46,7 @@ def test_base64_is_little_endian_float32(raw):
         ({"input": None}, 400, "missing_required_parameter"),
         ({"input": ["x"] * 2049}, 400, "array_above_max_length"),
         ({"encoding_format": "hex"}, 400, "invalid_value"),
+        ({"encoding_format": ""}, 400, "invalid_value"),
         ({"dimensions": 0}, 400, "integer_below_min_value"),
         ({"dimensions": 8}, 400, "unsupported_parameter"),
         ({"input_type": "song"}, 400, "invalid_value"),
@@ -162,6 +163,7 @@ def test_feedback_names_an_answer_by_its_id(client, raw, stream):
         ({"quality": 1}, 400, "missing_required_parameter"),
         ({"id": "x", "quality": "good"}, 400, "invalid_type"),
         ({"id": 5, "quality": 1}, 400, "invalid_type"),
+        ({"id": "chatcmpl-nobody", "quality": 1.1}, 400, "decimal_above_max_value"),
     ],
 )
 def test_feedback_that_cannot_be_taken_is_refused(raw, fields, status, code):

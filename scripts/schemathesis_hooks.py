@@ -1,0 +1,83 @@
+"""What schemathesis cannot know: which names exist, and how a stream is to be read."""
+
+import json
+from typing import Any
+from zlib import crc32
+
+import schemathesis
+
+# As in `schemathesis`, the script.
+NAMES = ("auto", "parrot", "lab/second", "words")
+RETRIEVER = NAMES[3]
+
+
+MOST_MESSAGES = 2048
+MOST_TEXTS = 128  # of a text completion, n times the prompts
+
+
+@schemathesis.hook
+def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
+    """Ask what can be answered more often: most bodies are wrong in what no schema can say."""
+    if isinstance(case.body, dict):
+        case.body = answerable(case.body)
+    if isinstance(name := case.path_parameters.get("id"), str) and crc32(name.encode()) % 2:
+        case.path_parameters["id"] = NAMES[len(name) % len(NAMES)]
+
+
+def answerable(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a request with what is right but cannot be answered made right."""
+    body = dict(body)
+    if isinstance(body.get("model"), str):
+        body["model"] = named(body)
+    if isinstance(messages := body.get("messages"), list) and 0 < len(messages) <= MOST_MESSAGES:
+        last = {"role": "user", "content": "one two three"}
+        body["messages"] = [*messages[: MOST_MESSAGES - 1], last]
+    if is_between(body.get("top_logprobs"), 0, 20):  # `echo` offers none
+        del body["top_logprobs"]
+    if body.get("logprobs") is True:
+        del body["logprobs"]
+    if is_between(body.get("dimensions"), 1, float("inf")):
+        body["dimensions"] = 8
+    return singular(body)
+
+
+def named(body: dict[str, Any]) -> str:
+    """Name a model that there is, of the right kind; every eighth time any, or none."""
+    kind, which = drawn(body) % 8, drawn(body) // 8
+    if kind == 0:
+        return str(body["model"])
+    if kind == 1:
+        return NAMES[which % len(NAMES)]
+    return RETRIEVER if "input" in body else NAMES[which % 3]
+
+
+def drawn(body: dict[str, Any]) -> int:
+    """Return a number that is the same for the same body."""
+    return crc32(repr(body).encode(errors="replace"))
+
+
+def singular(body: dict[str, Any]) -> dict[str, Any]:
+    """Ask for one answer where a stream is asked for, every third time, and not for too many."""
+    if {"prompt", "messages"} & body.keys() and body.get("stream") is None and drawn(body) % 3 == 0:
+        body["stream"] = True
+    n, prompt = body.get("n"), body.get("prompt")
+    count = len(prompt) if isinstance(prompt, list) else 1
+    is_streamed = body.get("stream") is True
+    if is_between(n, 2, 128) and (is_streamed or n * count > MOST_TEXTS):
+        body["n"] = 1
+    if is_streamed and 1 < count <= MOST_TEXTS and all(isinstance(one, str) for one in prompt):
+        body["prompt"] = prompt[0]
+    return body
+
+
+def is_between(value: Any, low: float, high: float) -> bool:
+    """Tell whether it is a whole number in [low, high]; 2.0 is one, true is none."""
+    return type(value) in (int, float) and low <= value <= high and value == value // 1
+
+
+@schemathesis.deserializer("text/event-stream")
+def events(_context: Any, response: Any) -> list[Any]:
+    """Return the data of the events, which the document describes, without the last, [DONE]."""
+    lines = response.content.decode().split("\n\n")
+    data = [line.rpartition("\n")[2].removeprefix("data: ") for line in lines if line]
+    return [json.loads(one) for one in data if one != "[DONE]"]
