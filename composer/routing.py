@@ -63,8 +63,16 @@ class Routing:
             raise UnknownNameError(f"model {model!r} is a retriever; ask an LLM or a composition")
         raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms})
 
-    def decide(self, prompt: Prompt, model: str) -> Decision:
-        """Choose experts for a prompt."""
+    def decide(
+        self, prompt: Prompt, model: str, *, avoid: Mapping[str, str] | None = None
+    ) -> Decision:
+        """Choose experts for a prompt.
+
+        Args:
+            prompt: what is asked.
+            model: a composition or an expert.
+            avoid: experts to choose only where there are no others, and why.
+        """
         composition = self.composition(model)
         if composition is None:
             spec = self._registry.expert(model)
@@ -81,6 +89,9 @@ class Routing:
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
         if len(excluded) == len(specs):
             raise _refusal(excluded)
+        avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
+        if len(excluded) + len(avoided) < len(specs):
+            excluded |= avoided
         router = self._router(composition)
         if router is None:
             return _without_router(composition, specs, excluded, prompt)
@@ -143,7 +154,9 @@ class Routing:
         composition = self.composition(model)
         if composition is None:
             return [self._registry.expert(model)]
-        return [*self._members(composition).values()]
+        llms = self._registry.llms
+        fallbacks = {n: llms[n] for n in composition.fallbacks.experts if n in llms}
+        return [*{**self._members(composition), **fallbacks}.values()]
 
     def _members(self, composition: Composition) -> Mapping[str, ExpertSpec]:
         llms = self._registry.llms
