@@ -1,6 +1,7 @@
 """What schemathesis cannot know: which names exist, and how a stream is to be read."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
@@ -8,9 +9,7 @@ import schemathesis
 
 # As in `schemathesis`, the script.
 NAMES = ("auto", "parrot", "lab/second", "words")
-RETRIEVER = NAMES[3]
-
-
+EMBEDDING = ("/v1/embeddings", "/v1/rerank", "/v2/rerank")
 MOST_MESSAGES = 2048
 MOST_TEXTS = 128  # of a text completion, n times the prompts
 
@@ -19,16 +18,16 @@ MOST_TEXTS = 128  # of a text completion, n times the prompts
 def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     """Ask what can be answered more often: most bodies are wrong in what no schema can say."""
     if isinstance(case.body, dict):
-        case.body = answerable(case.body)
+        case.body = answerable(case.body, names=NAMES[3:] if case.path in EMBEDDING else NAMES[:3])
     if isinstance(name := case.path_parameters.get("id"), str) and crc32(name.encode()) % 2:
         case.path_parameters["id"] = NAMES[len(name) % len(NAMES)]
 
 
-def answerable(body: dict[str, Any]) -> dict[str, Any]:
+def answerable(body: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return a request with what is right but cannot be answered made right."""
     body = dict(body)
     if isinstance(body.get("model"), str):
-        body["model"] = named(body)
+        body["model"] = named(body, names)
     if isinstance(messages := body.get("messages"), list) and 0 < len(messages) <= MOST_MESSAGES:
         last = {"role": "user", "content": "one two three"}
         body["messages"] = [*messages[: MOST_MESSAGES - 1], last]
@@ -41,14 +40,14 @@ def answerable(body: dict[str, Any]) -> dict[str, Any]:
     return singular(body)
 
 
-def named(body: dict[str, Any]) -> str:
+def named(body: dict[str, Any], names: Sequence[str]) -> str:
     """Name a model that there is, of the right kind; every eighth time any, or none."""
     kind, which = drawn(body) % 8, drawn(body) // 8
     if kind == 0:
         return str(body["model"])
     if kind == 1:
         return NAMES[which % len(NAMES)]
-    return RETRIEVER if "input" in body else NAMES[which % 3]
+    return names[which % len(names)]
 
 
 def drawn(body: dict[str, Any]) -> int:
@@ -58,7 +57,11 @@ def drawn(body: dict[str, Any]) -> int:
 
 def singular(body: dict[str, Any]) -> dict[str, Any]:
     """Ask for one answer where a stream is asked for, every third time, and not for too many."""
-    if {"prompt", "messages"} & body.keys() and body.get("stream") is None and drawn(body) % 3 == 0:
+    if (
+        {"prompt", "messages", "input"} & body.keys()
+        and body.get("stream") is None
+        and drawn(body) % 3 == 0
+    ):
         body["stream"] = True
     n, prompt = body.get("n"), body.get("prompt")
     count = len(prompt) if isinstance(prompt, list) else 1
@@ -78,6 +81,6 @@ def is_between(value: Any, low: float, high: float) -> bool:
 @schemathesis.deserializer("text/event-stream")
 def events(_context: Any, response: Any) -> list[Any]:
     """Return the data of the events, which the document describes, without the last, [DONE]."""
-    lines = response.content.decode().split("\n\n")
-    data = [line.rpartition("\n")[2].removeprefix("data: ") for line in lines if line]
+    lines = response.content.decode().split("\n")
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     return [json.loads(one) for one in data if one != "[DONE]"]

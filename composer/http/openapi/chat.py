@@ -112,7 +112,7 @@ class ChatStreamChoice(Shape):
 
 
 class CreateChatCompletionStreamResponse(Shape):
-    """One event of a stream; all of them have one id."""
+    """One event of a stream; all have one id. After the last comes the text `[DONE]`."""
 
     id: str
     object: Literal["chat.completion.chunk"]

@@ -55,7 +55,7 @@ class TextStreamChoice(TextChoice):
 
 
 class CreateCompletionStreamResponse(Shape):
-    """One event of a stream; all of them have one id."""
+    """One event of a stream; all have one id. After the last comes the text `[DONE]`."""
 
     id: str
     object: Literal["text_completion"]

@@ -20,6 +20,7 @@ from composer.http.openapi.shape import Shape
 
 __all__ = ["describing", "document", "served"]
 
+_FILES = "/ui/"
 _ABOUT = (
     "OpenAI's API over the experts of one file. Unknown keys of a request are allowed and go to "
     "experts that are remote servers; a key that is `null` counts as left out. An API key is "
@@ -41,8 +42,10 @@ def describing(routes: Sequence[Route]) -> Endpoint:
 
 
 def served(routes: Sequence[Route]) -> Iterator[tuple[str, str]]:
-    """Yield method and path of everything that routes answer; HEAD goes with GET."""
+    """Yield method and path of what routes answer; HEAD goes with GET, files with their page."""
     for route in routes:
+        if route.path.startswith(_FILES):
+            continue
         for method in sorted((route.methods or set()) - {"HEAD"}):
             yield method, route.path_format
 

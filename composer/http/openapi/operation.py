@@ -95,8 +95,8 @@ def _what(operation: Operation) -> str:
     if operation.event is None:
         return "The answer."
     return (
-        "The answer. With `stream: true` server-sent events, each with one such JSON object as its "
-        "data; the last data is `[DONE]`, or an error object where the answer broke off."
+        "The answer; with `stream: true` as server-sent events, the data of each one such JSON "
+        "object, or an error where the answer broke off."
     )
 
 

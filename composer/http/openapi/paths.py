@@ -6,6 +6,7 @@ from composer.http.openapi.chat import CHAT
 from composer.http.openapi.completions import COMPLETIONS
 from composer.http.openapi.decisions import DECISION, FEEDBACK, ROUTE
 from composer.http.openapi.embeddings import EMBEDDINGS
+from composer.http.openapi.live import METRICS, PAGE, STATUS
 from composer.http.openapi.models import MODEL, MODELS
 from composer.http.openapi.operation import Operation
 from composer.http.openapi.rerank import RERANK, RERANK_2
@@ -27,6 +28,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/feedback": FEEDBACK,
     "GET /v1/decisions/{id}": DECISION,
     "GET /admin/registry": REGISTRY,
+    "GET /admin/status": STATUS,
+    "GET /metrics": METRICS,
+    "GET /ui": PAGE,
     "GET /health": HEALTH,
     "GET /health/ready": READY,
     "GET /openapi.json": DOCUMENT,

@@ -4,54 +4,90 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from composer.http.openapi.headers import ANSWERED
 from composer.http.openapi.operation import ASKING, Operation
 from composer.http.openapi.shape import Shape
+from composer.http.requests import MAX_MESSAGES, MAX_TOKENS
 
 __all__ = ["RESPONSES"]
 
 
 class CreateResponse(Shape):
-    """A text, or turns of a conversation, to answer; nothing is stored."""
+    """A text, or the items of a conversation, to answer; nothing is stored."""
 
     model: str = Field(description="A composition, an expert, or `auto`.")
-    input: str | list[dict[str, Any]]
+    input: str | list[dict[str, Any]] = Field(
+        description=f"Items: messages, function calls and their outputs, at most {MAX_MESSAGES}."
+    )
     instructions: str | None = Field(None, description="A system turn before the input.")
-    max_output_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    tools: list[dict[str, Any]] | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[dict[str, Any]] | None = Field(None, description="Those of type `function`.")
     tool_choice: str | dict[str, Any] | None = None
+    text: dict[str, Any] | None = Field(None, description="The format of the answer.")
     stream: bool | None = None
 
 
-class OutputItem(Shape):
-    """A message or a tool call."""
+class ResponseUsage(Shape):
+    """Tokens of the call that answered."""
 
-    type: str
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    total_tokens: int
+
+
+class OutputItem(Shape):
+    """A message, which has `content`, or a function call, which has `name` and `arguments`."""
+
+    id: str
+    type: Literal["message", "function_call"]
+    status: Literal["in_progress", "completed", "incomplete"]
+    role: Literal["assistant"] | None = None
+    content: list[dict[str, Any]] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ResponseError(Shape):
+    """Why there is no more."""
+
+    code: str
+    message: str
 
 
 class Response(Shape):
-    """The answer."""
+    """The answer, and what was in force when it was given."""
 
     id: str
     object: Literal["response"]
-    created_at: float
-    status: str
-    error: dict[str, Any] | None
-    incomplete_details: dict[str, Any] | None
-    instructions: str | list[dict[str, Any]] | None
+    created_at: int
+    completed_at: int | None
+    status: Literal["completed", "failed", "in_progress", "incomplete"]
+    error: ResponseError | None
+    incomplete_details: dict[str, str] | None
     model: str = Field(description="The expert that answered.")
-    tools: list[dict[str, Any]]
     output: list[OutputItem]
-    parallel_tool_calls: bool
-    metadata: dict[str, Any] | None
-    tool_choice: str | dict[str, Any]
+    usage: ResponseUsage | None
+    instructions: str | None
+    max_output_tokens: int | None
     temperature: float | None
     top_p: float | None
+    top_logprobs: int | None
+    tools: list[dict[str, Any]]
+    tool_choice: str | dict[str, Any]
+    parallel_tool_calls: bool
+    text: dict[str, Any]
+    metadata: dict[str, str]
+    store: Literal[False]
 
 
 class ResponseStreamEvent(Shape):
-    """One event of a stream; its name is its type."""
+    """One event of a stream; it is named by its type."""
 
     type: str = Field(description="`response.created`, `response.output_text.delta` ...")
     sequence_number: int
@@ -59,9 +95,10 @@ class ResponseStreamEvent(Shape):
 
 RESPONSES = Operation(
     id="createResponse",
-    summary="Answer a text or a conversation, without storing it.",
+    summary="Answer a text or a conversation; nothing is stored.",
     ask=CreateResponse,
     answer=Response,
     event=ResponseStreamEvent,
     errors=ASKING,
+    headers=ANSWERED,
 )

@@ -59,7 +59,7 @@ def closed(node: Any) -> Any:
 
 def events_of(response: httpx.Response) -> tuple[list[Any], bool]:
     """Return the JSON of the events of a stream, and whether it ended well."""
-    lines = [line for line in response.text.split("\n\n") if line]
-    data = [line.rpartition("data: ")[2] for line in lines]
+    lines = response.text.split("\n")
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     is_done = data[-1] == "[DONE]"
     return [json.loads(one) for one in (data[:-1] if is_done else data)], is_done

@@ -2,6 +2,7 @@
 
 import pytest
 
+from composer.http.app import _POST
 from composer.http.openapi.paths import OPERATIONS
 
 CHAT, TEXT, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -17,7 +18,10 @@ GOOD = {
     EMBED: {"model": "words", "input": "hello"},
     "/v1/route": {"model": "cheap", "messages": [TURN]},
     "/v1/feedback": {"id": "x", "quality": 1},
+    "/v1/responses": {"model": "cheap", "input": "hello"},
+    "/v1/rerank": {"model": "words", "query": "hello", "documents": ["hello", "there"]},
 }
+GOOD = {path: body for path, body in GOOD.items() if path in _POST}
 
 
 def bounds(path):
@@ -41,6 +45,25 @@ def test_the_documented_limits_are_those_of_the_door(raw, path, field, within, b
     response = raw.post(path, json={**GOOD[path], **fields, field: beyond})
     assert response.status_code == 400
     assert field in response.json()["error"]["message"]
+
+
+def longest(path):
+    """Yield field, an item, and the most items."""
+    for field, node in SCHEMAS[path]["properties"].items():
+        for option in node.get("anyOf", [node]):
+            if "maxItems" in option:
+                one = GOOD[path].get(field, "x")
+                yield field, one[0] if isinstance(one, list) else one, option["maxItems"]
+
+
+LENGTHS = [(path, *one) for path in GOOD for one in longest(path)]
+
+
+@pytest.mark.parametrize(("path", "field", "item", "most"), LENGTHS)
+def test_the_documented_lengths_are_those_of_the_door(raw, path, field, item, most):
+    assert raw.post(path, json={**GOOD[path], field: [item] * most}).is_success
+    response = raw.post(path, json={**GOOD[path], field: [item] * (most + 1)})
+    assert response.json()["error"]["code"] == "array_above_max_length"
 
 
 REQUIRED = [(path, field) for path in GOOD for field in SCHEMAS[path]["required"]]
