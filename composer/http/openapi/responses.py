@@ -83,14 +83,35 @@ class Response(Shape):
     parallel_tool_calls: bool
     text: dict[str, Any]
     metadata: dict[str, str]
+    reasoning: dict[str, Any]
+    max_tool_calls: int | None
+    user: str | None
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    previous_response_id: None
+    service_tier: None
+    background: Literal[False]
     store: Literal[False]
+    truncation: Literal["disabled"]
 
 
 class ResponseStreamEvent(Shape):
-    """One event of a stream; it is named by its type."""
+    """One event of a stream, which is named by its type; what else it has depends on that."""
 
     type: str = Field(description="`response.created`, `response.output_text.delta` ...")
     sequence_number: int
+    response: Response | None = None
+    item: OutputItem | None = None
+    part: dict[str, Any] | None = None
+    item_id: str | None = None
+    output_index: int | None = None
+    content_index: int | None = None
+    delta: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 RESPONSES = Operation(
