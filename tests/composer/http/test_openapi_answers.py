@@ -130,7 +130,7 @@ NAMES = {
 
 
 # Its document knows no base64, and says of some fields only elsewhere, or not at all, that they may
-# be null, which its server sends: of a streamed text why it ends and its usage, of a response these.
+# be null, which its server sends: of a streamed text its end and its usage, of a response the rest.
 KNOWN = [one for one in ASKED if one[0] in NAMES and "encoding_format" not in one[1]]
 NULL = ("usage", "prompt_cache_key", "safety_identifier", "user")
 
