@@ -10,6 +10,7 @@ import schemathesis
 # As in `schemathesis`, the script.
 NAMES = ("auto", "parrot", "lab/second", "words")
 EMBEDDING = ("/v1/embeddings", "/v1/rerank", "/v2/rerank")
+UNOFFERED = ("tools", "tool_choice", "text")  # by `echo`
 MOST_MESSAGES = 2048
 MOST_TEXTS = 128  # of a text completion, n times the prompts
 
@@ -18,19 +19,22 @@ MOST_TEXTS = 128  # of a text completion, n times the prompts
 def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     """Ask what can be answered more often: most bodies are wrong in what no schema can say."""
     if isinstance(case.body, dict):
-        case.body = answerable(case.body, names=NAMES[3:] if case.path in EMBEDDING else NAMES[:3])
+        is_right = case.meta is not None and case.meta.generation.mode.is_positive
+        unoffered = UNOFFERED if is_right else ()
+        body = {name: value for name, value in case.body.items() if name not in unoffered}
+        case.body = answerable(body, case.path)
     if isinstance(name := case.path_parameters.get("id"), str) and crc32(name.encode()) % 2:
         case.path_parameters["id"] = NAMES[len(name) % len(NAMES)]
 
 
-def answerable(body: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def answerable(body: dict[str, Any], path: str) -> dict[str, Any]:
     """Return a request with what is right but cannot be answered made right."""
-    body = dict(body)
     if isinstance(body.get("model"), str):
-        body["model"] = named(body, names)
-    if isinstance(messages := body.get("messages"), list) and 0 < len(messages) <= MOST_MESSAGES:
+        body["model"] = named(body, NAMES[3:] if path in EMBEDDING else NAMES[:3])
+    field = "input" if path == "/v1/responses" else "messages"
+    if isinstance(turns := body.get(field), list) and 0 < len(turns) <= MOST_MESSAGES:
         last = {"role": "user", "content": "one two three"}
-        body["messages"] = [*messages[: MOST_MESSAGES - 1], last]
+        body[field] = [*turns[: MOST_MESSAGES - 1], last]
     if is_between(body.get("top_logprobs"), 0, 20):  # `echo` offers none
         del body["top_logprobs"]
     if body.get("logprobs") is True:

@@ -1,6 +1,6 @@
 """POST /v1/responses."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,21 +12,108 @@ from composer.http.requests import MAX_MESSAGES, MAX_TOKENS
 __all__ = ["RESPONSES"]
 
 
+class InputText(Shape):
+    """A piece of text."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class InputRefusal(Shape):
+    """What an expert would not say."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class InputImage(Shape):
+    """A picture."""
+
+    type: Literal["input_image"]
+    image_url: str
+
+
+_Content = str | list[InputText | InputRefusal | InputImage]
+
+
+class InputMessage(Shape):
+    """One turn."""
+
+    type: Literal["message"] | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: _Content
+
+
+class FunctionToolCall(Shape):
+    """A call of a function that an expert asked for."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+
+
+class FunctionCallOutput(Shape):
+    """What came of it."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: _Content
+
+
+class ReasoningItem(Shape):
+    """Notes on an earlier turn; they are passed over."""
+
+    type: Literal["reasoning"]
+
+
+class FunctionTool(Shape):
+    """A function that an expert may ask to call."""
+
+    type: Literal["function"]
+    name: str
+
+
+class ToolChoiceFunction(Shape):
+    """The one to call."""
+
+    type: Literal["function"]
+    name: str
+
+
+class TextFormat(Shape):
+    """Whether the answer is plain text or JSON, and of which schema."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+
+
+class ResponseText(Shape):
+    """How the answer is written."""
+
+    format: TextFormat | None = None
+
+
+_Item = InputMessage | FunctionToolCall | FunctionCallOutput | ReasoningItem
+_Items = Annotated[list[_Item], Field(min_length=1, max_length=MAX_MESSAGES)]
+
+
 class CreateResponse(Shape):
     """A text, or the items of a conversation, to answer; nothing is stored."""
 
     model: str = Field(description="A composition, an expert, or `auto`.")
-    input: str | list[dict[str, Any]] = Field(
-        description=f"Items: messages, function calls and their outputs, at most {MAX_MESSAGES}."
-    )
+    input: Annotated[str, Field(pattern=r"\S")] | _Items
     instructions: str | None = Field(None, description="A system turn before the input.")
     max_output_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[dict[str, Any]] | None = Field(None, description="Those of type `function`.")
-    tool_choice: str | dict[str, Any] | None = None
-    text: dict[str, Any] | None = Field(None, description="The format of the answer.")
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceFunction | None = None
+    text: ResponseText | None = None
+    max_tool_calls: int | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     stream: bool | None = None
 
 

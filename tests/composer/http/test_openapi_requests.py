@@ -7,6 +7,7 @@ from composer.http.app import _POST
 from composer.http.openapi.paths import OPERATIONS
 
 CHAT, TEXT, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPOND = "/v1/responses"
 TURN = {"role": "user", "content": "hello there"}
 SCHEMAS = {
     name.partition(" ")[2]: operation.ask.model_json_schema()
@@ -19,7 +20,7 @@ GOOD = {
     EMBED: {"model": "words", "input": "hello"},
     "/v1/route": {"model": "cheap", "messages": [TURN]},
     "/v1/feedback": {"id": "x", "quality": 1},
-    "/v1/responses": {"model": "cheap", "input": "hello"},
+    RESPOND: {"model": "cheap", "input": "hello"},
     "/v1/rerank": {"model": "words", "query": "hello", "documents": ["hello", "there"]},
 }
 GOOD = {path: body for path, body in GOOD.items() if path in _POST}
@@ -53,7 +54,7 @@ def longest(path):
     for field, node in SCHEMAS[path]["properties"].items():
         for option in node.get("anyOf", [node]):
             if "maxItems" in option:
-                one = GOOD[path].get(field, "x")
+                one = TURN if path == RESPOND else GOOD[path].get(field, "x")
                 yield field, one[0] if isinstance(one, list) else one, option["maxItems"]
 
 
