@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from contextlib import AbstractAsyncContextManager
 
 from composer.chain import Chain
 from composer.dispatch import Dispatcher, deadline
@@ -44,10 +45,10 @@ class Calling:
             ExpertError: all that could be asked failed; this is how the last one did.
         """
         while True:
-            began, share = self.begin(expert), self.share()
+            began = self.begin(expert)
             try:
                 with self.standings[expert].call():
-                    async with deadline(f"expert {expert!r}", share):
+                    async with self.within(expert):
                         generation = await self.dispatcher.generate(expert, prompt)
             except ComposerError as error:
                 self.ledger.failed(expert, began, error)
@@ -70,12 +71,25 @@ class Calling:
         self._tries[expert] = self._tries.get(expert, 0) + 1
         return time.perf_counter()
 
-    def share(self) -> float:
-        """Return the seconds that a try may take: half of the rest while others could be asked.
+    def within(
+        self, expert: str, *, most: float | None = None, of: str = "answer"
+    ) -> AbstractAsyncContextManager[None]:
+        """Bound a try: by half of what is left of the request while others could be asked.
 
         The last one has a little less than all of it: then its silence is held against it.
+
+        Args:
+            expert: who is asked.
+            most: seconds of the expert's own for this.
+            of: what is waited for.
         """
-        return self._plan.left * (_LAST_SHARE if self.chain.is_over else _SHARE)
+        plan = self._plan
+        share = plan.left * (_LAST_SHARE if self.chain.is_over else _SHARE)
+        if most is not None and most < share:
+            return deadline(f"expert {expert!r}", most, of=of)
+        if self.chain.is_over:
+            return deadline(plan.who, plan.seconds, left=share, of=of)
+        return deadline(f"expert {expert!r}", share, of=of)
 
     async def next(self, expert: str, error: ComposerError) -> str:
         """Return whom to ask after a failure, at the time to ask.

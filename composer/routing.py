@@ -88,7 +88,7 @@ class Routing:
         limit = composition.limits.usd_per_request
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
         if len(excluded) == len(specs):
-            raise _refusal(excluded)
+            return self._stand_in(composition, prompt, _refusal(excluded))
         avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
         if len(excluded) + len(avoided) < len(specs):
             excluded |= avoided
@@ -109,6 +109,15 @@ class Routing:
         shares = decision.weights or (1.0,)
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
+
+    def _stand_in(self, composition: Composition, prompt: Prompt, error: ComposerError) -> Decision:
+        """Return an expert that is named for prompts too long for all others."""
+        llms = self._registry.llms
+        if isinstance(error, ContextLengthError):
+            for name in composition.fallbacks.context_length:
+                if name in llms and not _excluded(llms[name], prompt):
+                    return Decision((name,), (), "the prompt is too long for the others")
+        raise error
 
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from composer.calling import Calling
-from composer.dispatch import deadline, timed
+from composer.dispatch import timed
 from composer.plan import Plan
 from composer.strategies import Single
 from composer.trace import Answer, Ledger
@@ -167,10 +167,9 @@ async def _failover(
 async def _pieces(progress: Progress, calling: Calling) -> AsyncGenerator[Chunk]:
     """Pass an expert's chunks on, the first of them within the time that it has."""
     expert, limits = progress.expert, calling.standings[progress.expert].spec.limits
-    seconds = min(limits.first_token_seconds or calling.share(), calling.share())
     source: Any = calling.dispatcher.stream(expert, progress.plan.prompt)
     async with aclosing(source) as chunks:
-        async with deadline(f"expert {expert!r}", seconds, of="first token"):
+        async with calling.within(expert, most=limits.first_token_seconds, of="first token"):
             first = await anext(chunks, None)
         if first is not None:
             yield first

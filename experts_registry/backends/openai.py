@@ -13,7 +13,7 @@ from experts_registry.backends.openai_errors import broken, refusal, retry_after
 from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
 from experts_registry.backends.options import check_offers, closed, parse_options, refuse
 from experts_registry.backends.sse import Event, read_events
-from experts_registry.errors import RegistryError
+from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Chunk, Generation, Prompt
 
@@ -139,6 +139,12 @@ class OpenAILLM:
         return response
 
     async def _whole(self, response: httpx.Response) -> Generation:
+        size = response.headers.get("content-length", "")
+        if size.isdecimal() and int(size) > MAX_REPLY:
+            raise ExpertReplyError(
+                f"{self.endpoint.where}: announced an answer of {size} bytes, more than "
+                f"{MAX_REPLY}; ask for fewer tokens, or check options.base_url"
+            )
         body = await _read(response, MAX_REPLY)
         return parse_reply(self.endpoint, body, response.headers.get("content-type", ""))
 
