@@ -10,7 +10,7 @@ from composer.http.openapi.sampling import CompletionUsage, FinishReason, Writte
 from composer.http.openapi.shape import Shape
 from composer.http.requests import MAX_MESSAGES
 
-__all__ = ["CHAT", "CreateChatCompletionRequest"]
+__all__ = ["CHAT", "STORED", "CreateChatCompletionRequest"]
 
 
 class ChatMessage(Shape):
@@ -122,6 +122,16 @@ class CreateChatCompletionStreamResponse(Shape):
     usage: CompletionUsage | None = None
 
 
+class ChatCompletionList(Shape):
+    """The completions that are kept: none."""
+
+    object: Literal["list"]
+    data: list[CreateChatCompletionResponse]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 CHAT = Operation(
     id="createChatCompletion",
     summary="Answer a conversation.",
@@ -130,4 +140,7 @@ CHAT = Operation(
     event=CreateChatCompletionStreamResponse,
     errors=ASKING,
     headers=ANSWERED,
+)
+STORED = Operation(
+    id="listChatCompletions", summary="List the answers that are kept.", answer=ChatCompletionList
 )

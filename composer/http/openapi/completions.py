@@ -1,6 +1,6 @@
 """POST /v1/completions."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,12 +28,21 @@ class CreateCompletionRequest(Written):
     logprobs: None = Field(None, description="Refused.")
 
 
+class TextLogprobs(Shape):
+    """How likely the text was, token by token."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
 class TextChoice(Shape):
     """One text, or a piece of it."""
 
     index: int
     text: str
-    logprobs: dict[str, Any] | None
+    logprobs: TextLogprobs | None
     finish_reason: FinishReason
 
 

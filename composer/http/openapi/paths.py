@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from composer.http.openapi.chat import CHAT
+from composer.http.openapi.chat import CHAT, STORED
 from composer.http.openapi.completions import COMPLETIONS
 from composer.http.openapi.decisions import DECISION, FEEDBACK, ROUTE
 from composer.http.openapi.embeddings import EMBEDDINGS
@@ -17,6 +17,7 @@ __all__ = ["OPERATIONS"]
 
 OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/chat/completions": CHAT,
+    "GET /v1/chat/completions": STORED,
     "POST /v1/completions": COMPLETIONS,
     "POST /v1/responses": RESPONSES,
     "POST /v1/embeddings": EMBEDDINGS,
