@@ -10,7 +10,7 @@ import schemathesis
 # As in `schemathesis`, the script.
 NAMES = ("auto", "parrot", "lab/second", "words")
 EMBEDDING = ("/v1/embeddings", "/v1/rerank", "/v2/rerank")
-UNOFFERED = ("tools", "tool_choice", "text")  # by `echo`
+UNOFFERED = ("tools", "tool_choice", "text", "best_of")
 MOST_MESSAGES = 2048
 MOST_TEXTS = 128  # of a text completion, n times the prompts
 
@@ -20,11 +20,22 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     """Ask what can be answered more often: most bodies are wrong in what no schema can say."""
     if isinstance(case.body, dict):
         is_right = case.meta is not None and case.meta.generation.mode.is_positive
-        unoffered = UNOFFERED if is_right else ()
-        body = {name: value for name, value in case.body.items() if name not in unoffered}
-        case.body = answerable(body, case.path)
+        case.body = answerable(offered(case) if is_right else dict(case.body), case.path)
     if isinstance(name := case.path_parameters.get("id"), str) and crc32(name.encode()) % 2:
         case.path_parameters["id"] = NAMES[len(name) % len(NAMES)]
+
+
+def offered(case: Any) -> dict[str, Any]:
+    """Return a right request without what `echo` and `hashing` cannot do: tools, tokens ..."""
+    content = case.operation.definition.raw["requestBody"]["content"]["application/json"]
+    name = content["schema"]["$ref"].rpartition("/")[2]
+    known = case.operation.schema.raw_schema["components"]["schemas"][name]["properties"]
+    body = {key: one for key, one in case.body.items() if key in known and key not in UNOFFERED}
+    for field in ("prompt", "input"):
+        items = body.get(field)
+        if isinstance(items, list) and not isinstance(items[0], str | dict):
+            body[field] = "one two three"
+    return body
 
 
 def answerable(body: dict[str, Any], path: str) -> dict[str, Any]:

@@ -4,9 +4,12 @@ import logging
 import httpx
 import openai
 import pytest
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
 from composer import Composer
 from composer.http.bodies import MAX_BYTES
+from composer.http.connection import Guarded
 from composer.http.errors import api_error
 from experts_registry import errors
 from experts_registry.errors import (
@@ -16,6 +19,7 @@ from experts_registry.errors import (
     KeyRefusedError,
     LimitError,
 )
+from tests.composer.http.servers import running
 
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "cheap", "messages": [{"role": "user", "content": "hello"}]}
@@ -120,6 +124,14 @@ def test_unknown_paths_and_methods_are_json_errors(raw):
     assert error_of(response)[:3] == (405, "invalid_request_error", "method_not_allowed")
     assert response.headers["allow"] == "POST"
     assert error_of(raw.put("/v1/models"))[0] == 405
+
+
+def test_all_methods_of_a_path_are_named():
+    routes = [Route("/x", Response(), methods=[method]) for method in ("GET", "POST")]
+    with running(Guarded(Router(routes))) as url:
+        response = httpx.put(f"{url}/x", trust_env=False)
+    assert error_of(response)[0] == 405
+    assert response.headers["allow"] == "GET, HEAD, POST"
 
 
 def test_a_page_of_another_site_cannot_spend_money(raw, url):

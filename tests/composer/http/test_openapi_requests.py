@@ -52,10 +52,10 @@ def test_the_documented_limits_are_those_of_the_door(raw, path, field, within, b
 def longest(path):
     """Yield field, an item, and the most items."""
     for field, node in SCHEMAS[path]["properties"].items():
-        for option in node.get("anyOf", [node]):
-            if "maxItems" in option:
-                one = TURN if path == RESPOND else GOOD[path].get(field, "x")
-                yield field, one[0] if isinstance(one, list) else one, option["maxItems"]
+        found = [one["maxItems"] for one in node.get("anyOf", [node]) if "maxItems" in one]
+        if found:
+            one = TURN if path == RESPOND else GOOD[path].get(field, "x")
+            yield field, one[0] if isinstance(one, list) else one, found[0]
 
 
 LENGTHS = [(path, *one) for path in GOOD for one in longest(path)]
