@@ -162,10 +162,9 @@ def _message(value: Any) -> Message:
     if not isinstance(content, list):
         raise PromptError(f"messages: content is a {type(content).__name__}; use a string")
     for part in content:
-        if not isinstance(part, Mapping):
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
             raise PromptError(
-                f"messages: a content part is a {type(part).__name__}; "
-                "use {'type': 'text', 'text': ...}"
+                "messages: a content part has no 'type'; use {'type': 'text', 'text': ...}"
             )
     parts = [part for part in content if part.get("type") == "text"]
     texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]

@@ -35,6 +35,11 @@ def offered(case: Any) -> dict[str, Any]:
         items = body.get(field)
         if isinstance(items, list) and not isinstance(items[0], str | dict):
             body[field] = "one two three"
+    if "messages" in body:
+        body["messages"] = [
+            {**one, "content": "one"} if isinstance(one.get("content"), list) else one
+            for one in body["messages"]
+        ]
     return body
 
 

@@ -126,6 +126,6 @@ def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:
 
 
 def _allowed(scope: Scope) -> str:
-    """Return the methods of a path: of all its routes, where the router names those of the first."""
+    """Return the methods of all routes of a path; the router names those of the first."""
     routes = [one for one in scope["router"].routes if one.matches(scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for one in routes for method in one.methods}))

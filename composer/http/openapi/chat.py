@@ -13,11 +13,17 @@ from composer.http.requests import MAX_MESSAGES
 __all__ = ["CHAT", "STORED", "CreateChatCompletionRequest"]
 
 
+class ContentPart(Shape):
+    """A piece of a turn; the rest of it depends on its type."""
+
+    type: str = Field(description="`text`, `image_url` ...")
+
+
 class ChatMessage(Shape):
     """One turn."""
 
     role: str = Field(description="`system`, `developer`, `user`, `assistant` or `tool`.")
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[ContentPart] | None = None
 
 
 class CreateChatCompletionRequest(Written):

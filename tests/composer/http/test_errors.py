@@ -45,6 +45,7 @@ def error_of(response):
         ({"messages": [{"role": "user", "content": ""}]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": 5}]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": ["hello"]}]}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "invalid_value", "messages"),
         ({"messages": GOOD["messages"] * 2049}, "array_above_max_length", "messages"),
         ({"model": None}, "missing_required_parameter", "model"),
         ({"model": 5}, "invalid_type", "model"),
