@@ -19,12 +19,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from composer.database import Database
+from composer.decision_sums import Sums, calls_by_expert, requests_by_model, sums_of
 from composer.decisions import Logged
 from experts_registry.errors import DataError, OptionError
 
 __all__ = ["DecisionLog", "Logged"]
 
 logger = logging.getLogger(__name__)
+
+NamedSums = tuple[str, str, Sums]  # a minute, a name, and what it came to
 
 _BATCH = 500  # most rows of a transaction
 _METADATA = sa.MetaData()
@@ -164,6 +167,20 @@ class DecisionLog:
         if status is not None:
             query = query.where(_ROWS.c.status.between(*_statuses(str(status))))
         return self._select(query, limit)
+
+    def sums(self, since: str) -> tuple[list[NamedSums], list[NamedSums]]:
+        """Return sums by minute since a moment: of the requests by model, the calls by expert.
+
+        Args:
+            since: in UTC, as the log writes times; ``2026-11-25T16:21`` for example.
+        """
+        if not self._database.exists():
+            return [], []
+        with self._database.reading() as connection:
+            dialect = connection.dialect.name
+            queries = requests_by_model(_ROWS, since), calls_by_expert(_ROWS, since, dialect)
+            requests, calls = ([*sums_of(connection.execute(query))] for query in queries)
+            return requests, calls
 
     def prune(self, days: float) -> int:
         """Delete what is older; return how many rows that were.

@@ -193,11 +193,23 @@ class Composer:
         Raises:
             UnknownNameError: no retriever is called ``model``.
         """
-        return self._routing.embedder(model).embed(texts, role=role)
+        return self._routing.opened.embedder(model).embed(texts, role=role)
 
     async def aembed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
         """Async twin of `embed`: the retriever computes in a thread."""
         return await asyncio.to_thread(self.embed, texts, model=model, role=role)
+
+    def relevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
+        """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
+
+        Raises:
+            UnknownNameError: no reranker and no retriever is called ``model``.
+        """
+        return self._routing.opened.relevance(query, texts, model=model)
+
+    async def arelevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
+        """Async twin of `relevance`: the model computes in a thread."""
+        return await asyncio.to_thread(self.relevance, query, texts, model=model)
 
     # -- learn ----------------------------------------------------------------------------------
 
@@ -242,7 +254,7 @@ class Composer:
         return Plan(
             prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
             decision=decision,
-            model=model,
+            model=composition.name,
             who=f"composition {model!r}",
             seconds=composition.limits.seconds,
             strategy=composition.strategy,

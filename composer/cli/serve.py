@@ -38,3 +38,4 @@ def _say_where(url: str) -> None:
     say(f"Serving {url}/v1; Ctrl-C stops. Try:")
     say(f"  curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\")
     say("""    '{"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}'""")
+    say(f"or open {url}/ui in a browser")

@@ -16,6 +16,7 @@ from composer.http.errors import api_error
 from composer.key_store import KeyStore
 from composer.keys import Key, is_token
 from composer.locations import database_location
+from composer.router_names import NamedRouter
 from composer.routing import AUTO
 from composer.sdk import Composer
 from composer.trace import Answer
@@ -112,17 +113,17 @@ class Visit:
         Raises:
             AccessError: the key may not ask for this model, or a limit of it is reached.
         """
-        self._name(model)
+        granted = self._name(model)
         if self.key is None:
             return
-        self.key.require_model(model)  # before the model is looked up: names are nobody's business
+        self.key.require_model(granted)  # before it is looked up: names are nobody's business
         self._calls = len(prompts)
         specs = composer.candidates(model)
         most = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
         self._reserved = sum(tokens for tokens, _ in most), sum(usd for _, usd in most)
         tokens, usd = self._reserved
         self._reservation = await self.access.admission.areserve(
-            self.key, model=model, tokens=tokens, usd=usd
+            self.key, model=granted, tokens=tokens, usd=usd
         )
 
     def admit(self, model: str) -> None:
@@ -131,17 +132,25 @@ class Visit:
         Raises:
             AccessError: the key may not ask for this model, or has asked too often.
         """
-        self._name(model)
+        granted = self._name(model)
         if self.key is not None:
-            self.key.require_model(model)
+            self.key.require_model(granted)
             self.access.admission.rates.enter(self.key.id, 0, rpm=self.key.rpm, tpm=None)
 
-    def _name(self, model: str) -> None:
-        """Note what was asked for: a name of the file and nothing else, whatever clients send."""
+    def _name(self, model: str) -> str:
+        """Note what was asked for: a name of the file and nothing else, whatever clients send.
+
+        Returns:
+            the name by which the key may ask for it, where it may.
+        """
         if is_token(model):
             raise UnknownNameError("model: is an API key; send it in the header, and a name here")
         known = {AUTO, *self.registry.compositions, *self.registry.experts}
-        self.model = model if model in known else "(unknown)"
+        named = NamedRouter.find(model, self.registry)
+        self.model = model if model in known else named.family if named else "(unknown)"
+        if named is None or self.key is None:
+            return model
+        return next(filter(self.key.allows, (named.model, named.family)), model)
 
     def require_admin(self) -> None:
         """Let an admin pass, and everybody where no key is needed.

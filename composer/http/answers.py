@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from starlette.types import Receive, Scope, Send
 
 from composer.http.access import Visit
 from composer.http.asked import Asked
+from composer.http.errors import ApiError
 from composer.http.requests import Ask
 from composer.http.shapes import DONE
 from composer.sdk import Composer
@@ -37,6 +38,15 @@ class Events(Protocol):
 
     def last(self, answer: Answer) -> Iterable[bytes]:
         """Say how it ended."""
+        ...
+
+
+@runtime_checkable
+class TypedEvents(Events, Protocol):
+    """Events that say themselves how the stream ends, well or not: there is no [DONE] then."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """Say that there will be no more, and why."""
         ...
 
 
@@ -127,6 +137,9 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all."""
+        done = DONE
+        if isinstance(self.events, TypedEvents):
+            done, scope["failed_event"] = b"", self.events.failed
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
@@ -141,7 +154,7 @@ class EventStream:
                 if piece := self._piece(chunk):
                     await _write(send, piece)
         self.visit.answers.append(self.chunks.answer)
-        ending = b"".join(self.events.last(self.chunks.answer)) + DONE
+        ending = b"".join(self.events.last(self.chunks.answer)) + done
         await send({"type": "http.response.body", "body": ending, "more_body": False})
 
     def _piece(self, chunk: Chunk) -> bytes:

@@ -24,15 +24,23 @@ from composer.http.embeddings import embeddings
 from composer.http.models import model, models
 from composer.http.openapi.document import describing
 from composer.http.origin import require_same_origin
+from composer.http.rerank import rerank
+from composer.http.responses import responses
 from composer.http.state import health, ready, registry
+from composer.http.status import status
+from composer.http.ui import page_routes
 from composer.sdk import Composer
+from composer.traffic import Traffic
 
 __all__ = ["MOST_AT_ONCE", "create_app"]
 
 _POST: Mapping[str, Endpoint] = {
     "/v1/chat/completions": chat,
     "/v1/completions": completions,
+    "/v1/responses": responses,
     "/v1/embeddings": embeddings,
+    "/v1/rerank": rerank,
+    "/v2/rerank": rerank,
     "/v1/route": route,
     "/v1/feedback": feedback,
 }
@@ -66,7 +74,11 @@ def create_app(
     composer = source if isinstance(source, Composer) else Composer.load(source, workers=workers)
     editions, access = Editions(composer, workers), Access.of(composer.registry)
     served = partial(_Served, editions, access, Crowd(most_at_once))
-    gets: dict[str, Endpoint] = {**_GET, "/admin/registry": partial(registry, editions)}
+    gets: dict[str, Endpoint] = {
+        **_GET,
+        "/admin/registry": partial(registry, editions),
+        "/admin/status": partial(status, editions, Traffic(access.log)),
+    }
     routes = [
         *(Route(path, served(end), methods=["POST"]) for path, end in _POST.items()),
         *(Route(path, served(end), methods=["GET"]) for path, end in gets.items()),
@@ -74,6 +86,7 @@ def create_app(
             Route(path, served(partial(end, editions), is_open=True), methods=["GET"])
             for path, end in _OPEN.items()
         ),
+        *page_routes(),
     ]
     contract = served(describing(routes), is_open=True)
     routes.append(Route("/openapi.json", contract, methods=["GET"]))

@@ -48,6 +48,7 @@ class Guarded:
     """Gives every answer an ``x-request-id``, and every failure the API's shape.
 
     A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
+    A stream that has events of its own for it says so in ``scope["failed_event"]``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -103,8 +104,12 @@ class _Sending:
             response = JsonResponse(error.body, error.status, headers=error.headers)
             await response(scope, receive, self)
             return
-        event = b"data: " + json_bytes(error.body) + b"\n\n"
+        event: bytes = scope.get("failed_event", _failed_event)(error)
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _failed_event(error: ApiError) -> bytes:
+    return b"data: " + json_bytes(error.body) + b"\n\n"
 
 
 def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:
