@@ -42,6 +42,7 @@ async def feedback(asked: Asked) -> ASGIApp:
     require(asked.body, "id")
     require(asked.body, "quality")
     quality = decimal(asked.body, "quality", 0, 1) or 0.0
+    asked.visit.count()
     given = await asked.composer.afeedback(_answer_id(text(asked.body, "id") or ""), quality)
     return JsonResponse(
         {

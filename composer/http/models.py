@@ -40,7 +40,7 @@ def _models(asked: Asked) -> dict[str, dict[str, Any]]:
         if (named := NamedRouter.find(granted, registry)) is not None:
             owners[named.model] = OWNER
     owners |= {name: spec.backend for name, spec in registry.experts.items()}
-    kinds = {name: spec.kind for name, spec in registry.experts.items()}
+    kinds: dict[str, str] = {name: spec.kind for name, spec in registry.experts.items()}
     kinds |= dict.fromkeys({AUTO, *registry.compositions}, "composition")
     return {
         name: _model(name, owner, kinds.get(name, "router"))
