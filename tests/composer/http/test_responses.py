@@ -310,6 +310,8 @@ def test_feedback_names_a_response_by_its_id(client, raw):
         ({"conversation": "c"}, 400, "unsupported_parameter", "conversation"),
         ({"prompt": {"id": "p"}}, 400, "unsupported_parameter", "prompt"),
         ({"background": True}, 400, "unsupported_parameter", "background"),
+        ({"input": [{"type": {}, "role": "user"}]}, 400, "unsupported_value", "input[0]"),
+        ({"tools": False}, 400, "invalid_type", "tools"),
         ({"tools": [{"type": "web_search"}]}, 400, "unsupported_parameter", "tools[0]"),
         ({"tools": [{"type": "function"}]}, 400, "missing_required_parameter", "tools[0].name"),
         ({"tools": [WEATHER], "tool_choice": "any"}, 400, "unsupported_value", "tool_choice"),
