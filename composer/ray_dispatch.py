@@ -265,7 +265,7 @@ class _ExpertActor:
         pending, flushed = "", time.monotonic()
         try:
             async for chunk in self._local.stream(self._name, prompt):
-                if chunk.generation is not None or chunk.extra:
+                if chunk != Chunk(chunk.text):  # more than text
                     if pending:
                         yield Chunk(pending)
                     pending = ""

@@ -11,6 +11,7 @@ from experts_registry.errors import (
     ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
+    OffersError,
 )
 from experts_registry.types import Generation, Prompt
 from routers.base import Decision
@@ -27,6 +28,7 @@ FAILOVER = (
     ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
+    OffersError,
 )
 
 

@@ -93,7 +93,10 @@ class ChunkStream:
 
 
 class Stream:
-    """Pieces of an answer as they come; ``answer`` is there once they have all been read."""
+    """Pieces of an answer as they come; ``answer`` is there once they have all been read.
+
+    Of several answers it gives the pieces of the first.
+    """
 
     def __init__(self, chunks: ChunkStream, wait: Callable[[Awaitable[Any]], Any]) -> None:
         self._chunks, self._wait = chunks, wait
@@ -127,7 +130,7 @@ class Stream:
 async def _texts(chunks: ChunkStream) -> AsyncGenerator[str]:
     async with aclosing(chunks):
         async for chunk in chunks:
-            if chunk.text:
+            if chunk.text and not chunk.index:
                 yield chunk.text
 
 
