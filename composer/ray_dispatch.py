@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -87,6 +87,14 @@ class RayDispatcher:
         replicas = self._replicas[expert]
         await asyncio.gather(*(self._call(expert, "load", replica=r) for r in replicas))
         return None
+
+    async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
+        """Return the text that tokens of an expert stand for."""
+        self._spec(expert)
+        if expert not in self._replicas:
+            return await self._here.detokenize(expert, tokens)
+        text: str = await self._call(expert, "detokenize", tokens)
+        return text
 
     async def pids(self, expert: str) -> list[int]:
         """Return the process ids of an expert's workers."""
@@ -254,6 +262,12 @@ class _ExpertActor:
         except ComposerError as error:
             return error
         return None
+
+    async def detokenize(self, tokens: Sequence[int]) -> str | ComposerError:
+        try:
+            return await self._local.detokenize(self._name, tokens)
+        except ComposerError as error:
+            return error
 
     async def generate(self, prompt: Prompt) -> Generation | ComposerError:
         try:

@@ -240,8 +240,8 @@ class Generation:
 
     @property
     def choices(self) -> "tuple[Generation, ...]":
-        """All answers of the call."""
-        return (self, *self.others)
+        """All answers of the call, each alone."""
+        return (replace(self, others=()), *self.others) if self.others else (self,)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,12 +14,12 @@ from composer.http.asked import Asked
 from composer.http.requests import Ask
 from composer.http.shapes import DONE
 from composer.sdk import Composer
-from composer.streaming import ChunkStream, Progress
+from composer.streaming import Progress
 from composer.trace import Answer, Step
 from experts_registry.types import Chunk, Prompt
 from routers.base import Decision
 
-__all__ = ["EventStream", "Events", "answers_of", "open_stream", "told"]
+__all__ = ["Chunks", "EventStream", "Events", "answers_of", "begin", "open_stream", "told"]
 
 Headers = dict[str, str]
 
@@ -37,6 +37,26 @@ class Events(Protocol):
 
     def last(self, answer: Answer) -> Iterable[bytes]:
         """Say how it ended."""
+        ...
+
+
+class Chunks(Protocol):
+    """An answer as it comes."""
+
+    @property
+    def progress(self) -> Progress:
+        """Who answers."""
+        ...
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, at its end."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    async def aclose(self) -> None:
+        """Stop it."""
         ...
 
 
@@ -114,13 +134,13 @@ class EventStream:
 
     Args:
         events: writes them.
-        chunks: what is still to come.
+        chunks: what is still to come: a `ChunkStream`, or several read as one.
         first: the chunk that was waited for, so that a failure before it is a plain error.
         visit: is told the whole answer.
     """
 
     events: Events
-    chunks: ChunkStream
+    chunks: Chunks
     first: Chunk
     visit: Visit
     headers: Headers = field(default_factory=dict)
@@ -158,10 +178,13 @@ async def open_stream(asked: Asked, ask: Ask, write: Callable[[Progress], Events
     Raises:
         AccessError: the caller's key does not allow it.
     """
-    composer = asked.composer
-    await asked.visit.reserve(composer, [ask.prompt], ask.model)
-    chunks = composer.achunks(ask.prompt, model=ask.model)
+    await asked.visit.reserve(asked.composer, [ask.prompt], ask.model)
+    return await begin(asked, asked.composer.achunks(ask.prompt, model=ask.model), write)
+
+
+async def begin(asked: Asked, chunks: Chunks, write: Callable[[Progress], Events]) -> EventStream:
+    """Wait for the first chunk, and say in headers who gives it."""
     first = await anext(aiter(chunks))
     progress = chunks.progress
-    headers = _told_so_far(composer, progress, asked.began)
+    headers = _told_so_far(asked.composer, progress, asked.began)
     return EventStream(write(progress), chunks, first, asked.visit, headers)

@@ -23,6 +23,7 @@ from composer.http.embeddings import embeddings
 from composer.http.models import model, models
 from composer.http.origin import require_same_origin
 from composer.http.state import health, ready, registry
+from composer.http.stored import stored
 from composer.sdk import Composer
 
 __all__ = ["create_app"]
@@ -38,6 +39,7 @@ _GET: Mapping[str, Endpoint] = {
     "/v1/models": models,
     "/v1/models/{id:path}": model,
     "/v1/decisions/{id:path}": decision,
+    "/v1/chat/completions": stored,
 }
 _OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for these
 

@@ -148,6 +148,8 @@ class OpenAILLM:
             raise closed(self.spec)
         if prompt.sampling.logprobs and "logprobs" not in self._offers:
             raise refuse(self.spec, "logprobs", self._offers)
+        if "suffix" in prompt.extra:  # a chat has none, and servers drop what they do not know
+            raise refuse(self.spec, "suffix", self._offers)
         own: dict[str, Any] = {"model": self.spec.model, "stream": stream}
         limit = prompt.sampling.max_tokens
         if limit is None and not {"max_tokens", "max_completion_tokens"} & prompt.extra.keys():
