@@ -63,8 +63,16 @@ class Routing:
             raise UnknownNameError(f"model {model!r} is a retriever; ask an LLM or a composition")
         raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms})
 
-    def decide(self, prompt: Prompt, model: str) -> Decision:
-        """Choose experts for a prompt."""
+    def decide(
+        self, prompt: Prompt, model: str, *, avoid: Mapping[str, str] | None = None
+    ) -> Decision:
+        """Choose experts for a prompt.
+
+        Args:
+            prompt: what is asked.
+            model: a composition or an expert.
+            avoid: experts to choose only where there are no others, and why.
+        """
         composition = self.composition(model)
         if composition is None:
             spec = self._registry.expert(model)
@@ -80,7 +88,10 @@ class Routing:
         limit = composition.limits.usd_per_request
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
         if len(excluded) == len(specs):
-            raise _refusal(excluded)
+            return self._stand_in(composition, prompt, _refusal(excluded))
+        avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
+        if len(excluded) + len(avoided) < len(specs):
+            excluded |= avoided
         router = self._router(composition)
         if router is None:
             return _without_router(composition, specs, excluded, prompt)
@@ -98,6 +109,15 @@ class Routing:
         shares = decision.weights or (1.0,)
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
+
+    def _stand_in(self, composition: Composition, prompt: Prompt, error: ComposerError) -> Decision:
+        """Return an expert that is named for prompts too long for all others."""
+        llms = self._registry.llms
+        if isinstance(error, ContextLengthError):
+            for name in composition.fallbacks.context_length:
+                if name in llms and not _excluded(llms[name], prompt):
+                    return Decision((name,), (), "the prompt is too long for the others")
+        raise error
 
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.
@@ -143,7 +163,9 @@ class Routing:
         composition = self.composition(model)
         if composition is None:
             return [self._registry.expert(model)]
-        return [*self._members(composition).values()]
+        llms = self._registry.llms
+        fallbacks = {n: llms[n] for n in composition.fallbacks.experts if n in llms}
+        return [*{**self._members(composition), **fallbacks}.values()]
 
     def _members(self, composition: Composition) -> Mapping[str, ExpertSpec]:
         llms = self._registry.llms

@@ -10,18 +10,22 @@ from types import CoroutineType
 from typing import Any, Self, TypeVar
 
 from composer.background import BackgroundLoop
+from composer.calling import Calling
 from composer.dispatch import Dispatcher, LocalDispatcher, deadline
 from composer.embedding import Texts, embedded
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
+from composer.plan import Plan
 from composer.routing import Routing
+from composer.standing import Standings
+from composer.status import ExpertStatus
 from composer.strategies import Strategy
-from composer.streaming import ChunkStream, Plan, Progress, Stream, chunks_of
+from composer.streaming import ChunkStream, Progress, Stream, chunks_of
 from composer.trace import Answer, Ledger
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
-from experts_registry.schema import ExpertSpec
-from experts_registry.types import Chunk, FloatArray, Generation, Message, Prompt, Role
+from experts_registry.schema import ExpertSpec, RequestLimits
+from experts_registry.types import Chunk, FloatArray, Message, Prompt, Role
 from routers.base import Decision
 
 __all__ = ["Composer"]
@@ -48,6 +52,7 @@ class Composer:
     def __init__(self, registry: Registry, *, dispatcher: Dispatcher | None = None) -> None:
         self.registry = registry
         self.dispatcher: Dispatcher = dispatcher or LocalDispatcher(registry.llms)
+        self._standings = Standings(registry.llms)
         self._routing = Routing(registry)
         self._feedback = FeedbackDesk(registry)
         self._exploration = Exploration(registry, lambda: self._feedback.store)
@@ -67,8 +72,9 @@ class Composer:
         Args:
             registry: the experts and compositions.
             workers: run them on Ray instead of in this process.
-            before: a composer of an older edition, whose answers may still get feedback here, and
-                whose open experts are shared where their specs are the same.
+            before: a composer of an older edition, whose answers may still get feedback here.
+                What it has open, and what it knows of how experts fail, is shared where their
+                specs are the same.
         """
         older = before.dispatcher if before is not None else None
         dispatcher: Dispatcher
@@ -82,6 +88,7 @@ class Composer:
         composer = cls(registry, dispatcher=dispatcher)
         if before is not None:
             composer._feedback.join(before._feedback)
+            composer._standings = Standings(registry.llms, before=before._standings)
         return composer
 
     # -- choose ---------------------------------------------------------------------------------
@@ -93,7 +100,8 @@ class Composer:
             UnknownNameError: no composition or expert is called ``model``.
             PromptError: the query is empty, or no expert may be asked.
         """
-        return self._routing.decide(Prompt.of(text_or_messages, **sampling), model)
+        prompt = Prompt.of(text_or_messages, **sampling)
+        return self._routing.decide(prompt, model, avoid=self._standings.left_alone())
 
     async def aroute(
         self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
@@ -121,6 +129,10 @@ class Composer:
         """
         return self._routing.candidates(model)
 
+    def status(self) -> dict[str, ExpertStatus]:
+        """Say of every LLM where it is, how busy, and whether it is left alone for its failures."""
+        return {n: one.status(self.dispatcher.tier(n)) for n, one in self._standings.items()}
+
     def limited(self, prompt: Prompt, model: str) -> Prompt:
         """Return a prompt with the limit of tokens that a composition sets where it has none."""
         composition = self._routing.composition(model)
@@ -147,19 +159,9 @@ class Composer:
         """
         plan = await self._plan(Prompt.of(text_or_messages, **sampling), model)
         ledger = Ledger(self.registry, plan.prompt.query, plan.model)
-
-        async def call(expert: str, prompt: Prompt) -> Generation:
-            began = time.perf_counter()
-            try:
-                generation = await self.dispatcher.generate(expert, prompt)
-            except BaseException as error:
-                ledger.failed(expert, began, error)
-                raise
-            ledger.answered(expert, began, generation.usage)
-            return generation
-
+        call = Calling(plan, ledger, self.dispatcher, self._standings)
         strategy: Strategy = load_plugin("strategies", plan.strategy)()
-        async with deadline(plan.who, plan.seconds):
+        async with deadline(plan.who, plan.seconds, left=plan.left):
             generation = await strategy(plan.prompt, plan.decision, call)
         return self._feedback.remember(ledger.answer(generation, plan.decision))
 
@@ -229,25 +231,33 @@ class Composer:
     # -- inside ---------------------------------------------------------------------------------
 
     async def _plan(self, prompt: Prompt, model: str) -> Plan:
+        began = time.perf_counter()
         composition = self._routing.composition(model)
         if composition is None:
-            decision = self._routing.decide(prompt, model)
-            return Plan(prompt, decision, model, f"expert {model!r}")
+            return Plan(
+                prompt=prompt,
+                decision=self._routing.decide(prompt, model),
+                model=model,
+                who=f"expert {model!r}",
+                seconds=self.registry.expert(model).limits.seconds or RequestLimits().seconds,
+                began=began,
+            )
         # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
         decision = await asyncio.to_thread(self._decide, prompt, model)
-        limits = composition.limits
         return Plan(
-            prompt.limited(max_tokens=limits.max_tokens),
-            decision,
-            model,
-            f"composition {model!r}",
-            composition.strategy,
-            limits.seconds,
+            prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
+            decision=decision,
+            model=model,
+            who=f"composition {model!r}",
+            seconds=composition.limits.seconds,
+            strategy=composition.strategy,
+            fallbacks=composition.fallbacks,
+            began=began,
         )
 
     def _decide(self, prompt: Prompt, model: str) -> Decision:
         """Decide whom to ask, exploring where the composition wants it; `route` never explores."""
-        decision = self._routing.decide(prompt, model)
+        decision = self._routing.decide(prompt, model, avoid=self._standings.left_alone())
         composition = self._routing.composition(model)
         return self._exploration.decide(decision, composition, prompt)
 
@@ -255,8 +265,10 @@ class Composer:
         self, prompt: Prompt, model: str, progress: list[Progress]
     ) -> AsyncGenerator[Chunk]:
         plan = await self._plan(prompt, model)
-        progress.append(Progress(plan, Ledger(self.registry, plan.prompt.query, plan.model)))
-        source = chunks_of(progress[0], self.dispatcher, self._feedback.remember)
+        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
+        progress.append(Progress(plan, ledger))
+        calling = Calling(plan, ledger, self.dispatcher, self._standings)
+        source = chunks_of(progress[0], calling, self._feedback.remember)
         async with aclosing(source) as chunks:
             async for chunk in chunks:
                 yield chunk

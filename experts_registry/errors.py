@@ -20,10 +20,12 @@
     ├── OffersError                   asked an expert for something it does not offer
     ├── ExpertError                   a call to an expert failed
     │   ├── ExpertTimeoutError        no answer before the deadline
-    │   ├── ExpertBusyError           asked to come back later (429, 503); knows when
+    │   ├── ExpertBusyError           asked to come back later (429); knows when
+    │   │   └── ExpertOverloadedError     has no room now, or failed too often lately (503)
     │   ├── ExpertUnavailableError    refused, unreachable, died; another expert may be asked
     │   ├── ExpertReplyError          answered with something that is not an answer
     │   └── ExpertRequestError        refused the request itself (400, 401, 404 ...)
+    │       └── ContentPolicyError        its content filter refused
     └── CapacityError                 the machine or cluster cannot host the experts
 
 A message reads ``where: what is wrong; what would be right``. Every argument goes to
@@ -40,10 +42,12 @@ __all__ = [
     "BudgetError",
     "CapacityError",
     "ComposerError",
+    "ContentPolicyError",
     "ContextLengthError",
     "DataError",
     "ExpertBusyError",
     "ExpertError",
+    "ExpertOverloadedError",
     "ExpertReplyError",
     "ExpertRequestError",
     "ExpertTimeoutError",
@@ -188,6 +192,10 @@ class ExpertBusyError(ExpertError):
         return str(self.args[0])
 
 
+class ExpertOverloadedError(ExpertBusyError):
+    """An expert has no room for this call, or failed so often that it is left alone for a while."""
+
+
 class ExpertUnavailableError(ExpertError):
     """An expert is unreachable or its worker died; another expert may be asked."""
 
@@ -205,6 +213,15 @@ class ExpertRequestError(ExpertError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    @property
+    def is_callers_fault(self) -> bool:
+        """Whether the request is to blame; otherwise it is the key, the address or the name."""
+        return self.status is None or self.status in (400, 409, 413, 422)
+
+
+class ContentPolicyError(ExpertRequestError):
+    """An expert's content filter refused the request."""
 
 
 class CapacityError(ComposerError):

@@ -54,8 +54,6 @@ def _setup(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    if not verbose:  # it tells of every retry; a call that fails for good is reported anyway
-        logging.getLogger("stamina").setLevel(logging.ERROR)
     # A console script does not see modules beside the user's files: plug-ins named module:Name.
     sys.path.append(str(Path.cwd()))
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from composer.http.bodies import read_object
 from composer.http.chat import chat
 from composer.http.completions import completions
 from composer.http.connection import Guarded, while_connected
+from composer.http.crowd import Crowd
 from composer.http.deciding import decision, feedback, route
 from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
@@ -26,7 +27,7 @@ from composer.http.state import health, ready, registry
 from composer.http.stored import stored
 from composer.sdk import Composer
 
-__all__ = ["create_app"]
+__all__ = ["MOST_AT_ONCE", "create_app"]
 
 _POST: Mapping[str, Endpoint] = {
     "/v1/chat/completions": chat,
@@ -44,7 +45,12 @@ _GET: Mapping[str, Endpoint] = {
 _OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for these
 
 
-def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIApp:
+MOST_AT_ONCE = 1000  # requests
+
+
+def create_app(
+    source: Composer | str | Path, *, workers: bool = False, most_at_once: int = MOST_AT_ONCE
+) -> ASGIApp:
     """Serve an expert file, whose edits are followed, or a composer as it is.
 
     The composers are closed when the server stops.
@@ -52,6 +58,7 @@ def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIA
     Args:
         source: the file, or a composer.
         workers: run the file's experts on Ray instead of in this process.
+        most_at_once: requests that are answered at once; more are told to come back.
 
     Raises:
         RegistryError: the file is wrong.
@@ -59,7 +66,7 @@ def create_app(source: Composer | str | Path, *, workers: bool = False) -> ASGIA
     is_file = not isinstance(source, Composer)
     composer = source if isinstance(source, Composer) else Composer.load(source, workers=workers)
     editions, access = Editions(composer, workers), Access.of(composer.registry)
-    served = partial(_Served, editions, access)
+    served = partial(_Served, editions, access, Crowd(most_at_once))
     gets: dict[str, Endpoint] = {**_GET, "/admin/registry": partial(registry, editions)}
     routes = [
         *(Route(path, served(end), methods=["POST"]) for path, end in _POST.items()),
@@ -77,12 +84,23 @@ class _Served:
     """Runs one endpoint on the current edition, for as long as the client stays."""
 
     def __init__(
-        self, editions: Editions, access: Access, endpoint: Endpoint, *, is_open: bool = False
+        self,
+        editions: Editions,
+        access: Access,
+        crowd: Crowd,
+        endpoint: Endpoint,
+        *,
+        is_open: bool = False,
     ) -> None:
-        self._editions, self._access = editions, access
+        self._editions, self._access, self._crowd = editions, access, crowd
         self._endpoint, self._is_open = endpoint, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, unless there are too many; what watches us is always answered."""
+        with nullcontext() if scope["method"] == "GET" else self._crowd.joined():
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = None if self._is_open else await self._access.enter(scope)
         body = {}
         if scope["method"] == "POST":

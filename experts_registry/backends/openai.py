@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import httpx
-import stamina
 from pydantic import BaseModel, Field
 
 from experts_registry.backends.endpoint import PUBLIC_URL, Endpoint
@@ -16,13 +15,12 @@ from experts_registry.backends.openai_wire import Assembly, parse_reply, request
 from experts_registry.backends.options import check_offers, closed, parse_options, refuse
 from experts_registry.backends.several import joined, remaining
 from experts_registry.backends.sse import Event, read_events
-from experts_registry.errors import RegistryError
+from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Chunk, Generation, Prompt
 
 __all__ = ["OpenAILLM", "Options"]
 
-RETRIED = (429, 500, 502, 503, 504)
 MAX_REPLY = 16 * 2**20
 MAX_REFUSAL = 64 * 2**10
 
@@ -38,16 +36,6 @@ class Options(BaseModel, extra="forbid", frozen=True):
     )
     timeout: float = Field(60.0, gt=0, description="Longest silence of the server, in seconds.")
     connect_timeout: float = Field(10.0, gt=0, description="Longest wait for a connection.")
-    retries: int = Field(
-        2,
-        ge=0,
-        le=10,
-        description="Further tries where no connection was made, or on HTTP "
-        "429, 500, 502, 503 and 504.",
-    )
-    max_retry_wait: float = Field(
-        30.0, ge=0, description="Longest wait between tries; a server that asks for more is busy."
-    )
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="How the server calls the limit on generated tokens."
     )
@@ -66,6 +54,7 @@ class OpenAILLM:
     """Any server that speaks the OpenAI chat API."""
 
     offers: tuple[str, ...] = ("text", "logprobs")
+    tier = "remote"
 
     def __init__(
         self, spec: ExpertSpec, *, transport: httpx.AsyncBaseTransport | None = None
@@ -163,35 +152,21 @@ class OpenAILLM:
         return request_body(self.endpoint, prompt, own)
 
     async def _send(self, body: bytes) -> httpx.Response:
-        """Open a response, trying again where that may help."""
+        """Open a response."""
         client = await self._clients.get()
-        wait = self.options.max_retry_wait
-        async for attempt in stamina.retry_context(
-            on=self._pause,
-            attempts=self.options.retries + 1,
-            timeout=None,
-            wait_initial=min(0.5, wait),
-            wait_max=wait,
-            wait_jitter=min(0.5, wait),
-        ):
-            with attempt:
-                request = client.build_request("POST", self.endpoint.url, content=body)
-                response = await client.send(request, stream=True)
-                if not response.is_success:
-                    raise await _refused(response)
+        request = client.build_request("POST", self.endpoint.url, content=body)
+        response = await client.send(request, stream=True)
+        if not response.is_success:
+            raise await _refused(response)
         return response
 
-    def _pause(self, error: Exception) -> bool | float:
-        """Say whether to try again; a number is the wait that the server asked for."""
-        if not isinstance(error, _Refused):
-            return isinstance(error, httpx.ConnectError)
-        if error.status not in RETRIED:
-            return False
-        if error.wait is None:
-            return True
-        return error.wait <= self.options.max_retry_wait and error.wait
-
     async def _whole(self, response: httpx.Response, n: int) -> Generation:
+        size = response.headers.get("content-length", "")
+        if size.isdecimal() and int(size) > MAX_REPLY:
+            raise ExpertReplyError(
+                f"{self.endpoint.where}: announced an answer of {size} bytes, more than "
+                f"{MAX_REPLY}; ask for fewer tokens, or check options.base_url"
+            )
         body = await _read(response, MAX_REPLY)
         return parse_reply(self.endpoint, body, response.headers.get("content-type", ""), n=n)
 
