@@ -202,7 +202,8 @@ def test_no_completion_is_kept(client):
 def test_models_are_compositions_and_experts(client):
     listed = client.models.list().data
     assert [m.id for m in listed] == [
-        "auto", "shaky", "mixed", "cheap", "lab/dear", "dead", "cut", "slow", "far", "far-busy", "words",
+        "auto", "shaky", "mixed",
+        "cheap", "lab/dear", "dead", "cut", "slow", "far", "far-busy", "words",
     ]  # fmt: skip
     for one in listed:
         assert client.models.retrieve(one.id) == one
