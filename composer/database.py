@@ -19,6 +19,7 @@ from experts_registry.errors import DataError
 
 __all__ = ["Database"]
 
+_MAKING = 7_160_437_122  # any number that no other program locks there
 _HINTS = (
     ("locked", "another program holds it; try again, or end that program"),
     ("full", "make room on the disk"),
@@ -122,6 +123,9 @@ class Database:
         if self._is_sqlite:
             self._turn_wal_on()
         with self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                # Two that make a table at once: there IF NOT EXISTS does not help the slower.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
             for table in self._tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:

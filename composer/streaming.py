@@ -76,6 +76,11 @@ class ChunkStream:
             raise ComposerError("stream: is not finished; read it to its end first")
         return self._progress[0].answer
 
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The answers that it is made of: this one."""
+        return (self.answer,)
+
 
 class Stream:
     """Pieces of an answer as they come; ``answer`` is there once they have all been read.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from composer.cli import ask, experts, feedback, keys, learn, logs, serve, show
+from composer.cli import ask, experts, feedback, keys, learn, logs, serve, show, threshold
 from composer.cli.output import error_json, print_json
 from experts_registry.errors import ComposerError, DataError
 
@@ -32,6 +32,7 @@ app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)
 app.command()(learn.adopt)
+app.command()(threshold.threshold)
 app.add_typer(feedback.app, name="feedback")
 app.command()(feedback.retrain)
 app.command()(ask.route)

@@ -1,5 +1,6 @@
 """The verb that serves."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,22 @@ from composer.cli.output import RegistryPath, Workers, say
 __all__ = ["serve"]
 
 
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    text = "text"
+    json = "json"
+
+
+class LogLevel(StrEnum):
+    """What is logged at least."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
 def serve(
     registry: RegistryPath = Path("experts.yaml"),
     host: Annotated[
@@ -17,6 +34,12 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     workers: Workers = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Text for people, or one JSON object a line.")
+    ] = LogFormat.text,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="From where on; info has one line a request.")
+    ] = LogLevel.info,
 ) -> None:
     """Serve the experts as OpenAI's API; edits of the file are followed.
 
@@ -30,7 +53,9 @@ def serve(
     Example: expert-composer serve --registry experts.yaml --port 8000
     """
     from composer.http import server
+    from composer.http.log_format import set_up_logging
 
+    set_up_logging(log_format.value, log_level.value)
     server.serve(registry, host=host, port=port, workers=workers, ready=_say_where)
 
 
@@ -38,3 +63,4 @@ def _say_where(url: str) -> None:
     say(f"Serving {url}/v1; Ctrl-C stops. Try:")
     say(f"  curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\")
     say("""    '{"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}'""")
+    say(f"or open {url}/ui in a browser")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from composer.http.access import Access, Visit
+from composer.http.access_log import write_line
 from composer.http.asked import Asked, Endpoint
 from composer.http.bodies import read_object
 from composer.http.chat import chat
@@ -21,18 +22,31 @@ from composer.http.crowd import Crowd
 from composer.http.deciding import decision, feedback, route
 from composer.http.editions import Editions
 from composer.http.embeddings import embeddings
+from composer.http.exposition import exposition
+from composer.http.live import Live
+from composer.http.meters import Meters
 from composer.http.models import model, models
+from composer.http.observed import Observed
 from composer.http.origin import require_same_origin
+from composer.http.otlp import tracing_from_environment
+from composer.http.rerank import rerank
+from composer.http.responses import responses
 from composer.http.state import health, ready, registry
+from composer.http.status import status
 from composer.http.stored import stored
+from composer.http.ui import page_routes
 from composer.sdk import Composer
+from composer.traffic import Traffic
 
 __all__ = ["MOST_AT_ONCE", "create_app"]
 
 _POST: Mapping[str, Endpoint] = {
     "/v1/chat/completions": chat,
     "/v1/completions": completions,
+    "/v1/responses": responses,
     "/v1/embeddings": embeddings,
+    "/v1/rerank": rerank,
+    "/v2/rerank": rerank,
     "/v1/route": route,
     "/v1/feedback": feedback,
 }
@@ -66,8 +80,14 @@ def create_app(
     is_file = not isinstance(source, Composer)
     composer = source if isinstance(source, Composer) else Composer.load(source, workers=workers)
     editions, access = Editions(composer, workers), Access.of(composer.registry)
+    meters, tracing = Meters(), tracing_from_environment()
     served = partial(_Served, editions, access, Crowd(most_at_once))
-    gets: dict[str, Endpoint] = {**_GET, "/admin/registry": partial(registry, editions)}
+    gets: dict[str, Endpoint] = {
+        **_GET,
+        "/admin/registry": partial(registry, editions),
+        "/metrics": partial(exposition, meters.registry),
+        "/admin/status": partial(status, editions, Traffic(access.log)),
+    }
     routes = [
         *(Route(path, served(end), methods=["POST"]) for path, end in _POST.items()),
         *(Route(path, served(end), methods=["GET"]) for path, end in gets.items()),
@@ -75,9 +95,14 @@ def create_app(
             Route(path, served(partial(end, editions), is_open=True), methods=["GET"])
             for path, end in _OPEN.items()
         ),
+        *page_routes(),
     ]
-    lifespan = partial(_following, editions, access, is_file)
-    return Guarded(Router(routes, redirect_slashes=False, lifespan=lifespan))
+    ends = [access.close] if tracing is None else [access.close, tracing.close]
+    lifespan = partial(_following, editions, is_file, ends)
+    guarded = Guarded(Router(routes, redirect_slashes=False, lifespan=lifespan))
+    observed = Observed(guarded, (meters.record, write_line), tracing)
+    meters.registry.register(Live(editions, access.log, observed))
+    return observed
 
 
 class _Served:
@@ -113,6 +138,7 @@ class _Served:
                 key=key,
                 registry=composer.registry,
             )
+            scope["visit"] = visit
             asked = Asked(
                 composer=composer,
                 body=body,
@@ -134,7 +160,7 @@ class _Served:
 
 @asynccontextmanager
 async def _following(
-    editions: Editions, access: Access, is_file: bool, _app: Any
+    editions: Editions, is_file: bool, ends: Sequence[Callable[[], None]], _app: Any
 ) -> AsyncIterator[None]:
     """Follow the file while the server runs, and close everything at its end."""
     following = asyncio.create_task(editions.follow()) if is_file else None
@@ -146,4 +172,5 @@ async def _following(
             with suppress(asyncio.CancelledError):
                 await following
         await editions.aclose()
-        await asyncio.to_thread(access.close)
+        for end in ends:
+            await asyncio.to_thread(end)

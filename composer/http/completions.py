@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from starlette.types import ASGIApp
 
-from composer.http.answers import answers_of, told
+from composer.http.answers import answers_of
 from composer.http.asked import Asked
 from composer.http.best_of import best, candidates
 from composer.http.bodies import JsonResponse
 from composer.http.fields import bad, flag, integer, listed, require, token_lists
 from composer.http.fields import text as text_field
+from composer.http.headers import told
 from composer.http.requests import Ask, text_ask
 from composer.http.side_by_side import one_of, open_streams
 from composer.http.text_shapes import TextEvents, TextShape

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from composer.http.bodies import JsonResponse, json_bytes
 from composer.http.errors import ApiError, api_error, unexpected
+from composer.http.headers import told_too_late
 from experts_registry.errors import ComposerError
 
 __all__ = ["Guarded", "while_connected"]
@@ -47,6 +48,7 @@ class Guarded:
     """Gives every answer an ``x-request-id``, and every failure the API's shape.
 
     A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
+    A stream that has events of its own for it says so in ``scope["failed_event"]``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -99,11 +101,16 @@ class _Sending:
         if self._is_complete:
             return
         if not self._is_started:
-            response = JsonResponse(error.body, error.status, headers=error.headers)
+            headers = {**told_too_late(scope.get("visit")), **error.headers}
+            response = JsonResponse(error.body, error.status, headers=headers)
             await response(scope, receive, self)
             return
-        event = b"data: " + json_bytes(error.body) + b"\n\n"
+        event: bytes = scope.get("failed_event", _failed_event)(error)
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _failed_event(error: ApiError) -> bytes:
+    return b"data: " + json_bytes(error.body) + b"\n\n"
 
 
 def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:

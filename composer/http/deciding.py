@@ -43,8 +43,7 @@ async def feedback(asked: Asked) -> ASGIApp:
     quality = require(asked.body, "quality")
     if not isinstance(quality, int | float) or isinstance(quality, bool):
         raise bad("quality", "is no number; use one from 0, bad, to 1, perfect", "invalid_type")
-    answer = (text(asked.body, "id") or "").removeprefix("chatcmpl-").removeprefix("cmpl-")
-    given = await asked.composer.afeedback(answer, quality)
+    given = await asked.composer.afeedback(_answer_id(text(asked.body, "id") or ""), quality)
     return JsonResponse(
         {
             "id": given.answer_id,
@@ -54,3 +53,11 @@ async def feedback(asked: Asked) -> ASGIApp:
             "time": given.time,
         }
     )
+
+
+def _answer_id(completion: str) -> str:
+    """Return the id of an answer from what its completion or response is called."""
+    for prefix in ("chatcmpl-", "cmpl-", "resp_"):
+        if completion.startswith(prefix):
+            return completion.removeprefix(prefix)
+    return completion

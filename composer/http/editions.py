@@ -38,6 +38,7 @@ class Editions:
     composer: Composer
     workers: bool = False
     last_reload: dict[str, Any] | None = None
+    reloads: dict[str, int] = field(default_factory=lambda: {"ok": 0, "refused": 0})
     _current: _Edition = field(init=False)
     _closing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
@@ -104,5 +105,6 @@ class Editions:
             task.add_done_callback(self._closing.discard)
 
     def _note(self, *, error: str | None) -> None:
+        self.reloads["ok" if error is None else "refused"] += 1
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.last_reload = {"ok": error is None, "time": now, "error": error}

@@ -5,7 +5,7 @@ from typing import Any
 
 from experts_registry.types import TokenLogprob
 
-__all__ = ["chat_logprobs", "text_logprobs"]
+__all__ = ["chat_logprobs", "logprob_entries", "text_logprobs"]
 
 _REPLACED = "\ufffd"  # stands for a part of a character, whose bytes are not known here
 
@@ -14,8 +14,27 @@ def chat_logprobs(found: Sequence[TokenLogprob] | None) -> dict[str, Any] | None
     """Return those of a chat answer, or of a piece of one."""
     if found is None:
         return None
-    content = [{**_entry(one), "top_logprobs": [*map(_entry, one.top)]} for one in found]
-    return {"content": content, "refusal": None}
+    return {"content": logprob_entries(found), "refusal": None}
+
+
+def logprob_entries(
+    found: Sequence[TokenLogprob], *, unknown: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Return one entry a token, with the likeliest ones beside it.
+
+    Args:
+        found: the tokens.
+        unknown: stands for bytes that are not known; ``/v1/responses`` takes no null there.
+    """
+
+    def entry(one: TokenLogprob) -> dict[str, Any]:
+        known: Sequence[int] | None = one.bytes
+        if known is None:
+            known = unknown if _REPLACED in one.token else one.token.encode("utf-8", "replace")
+        told = None if known is None else [*known]
+        return {"token": one.token, "logprob": one.logprob, "bytes": told}
+
+    return [{**entry(one), "top_logprobs": [*map(entry, one.top)]} for one in found]
 
 
 def text_logprobs(
@@ -39,17 +58,6 @@ def text_logprobs(
         "token_logprobs": [one.logprob for one in found],
         "top_logprobs": [*map(_likeliest, found)] if top else None,
         "text_offset": offsets,
-    }
-
-
-def _entry(one: TokenLogprob) -> dict[str, Any]:
-    known: Sequence[int] | None = one.bytes
-    if known is None and _REPLACED not in one.token:
-        known = one.token.encode("utf-8", "replace")
-    return {
-        "token": one.token,
-        "logprob": one.logprob,
-        "bytes": None if known is None else [*known],
     }
 
 

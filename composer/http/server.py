@@ -9,7 +9,8 @@ from pathlib import Path
 from experts_registry.errors import OptionError, PluginError
 
 try:
-    import starlette  # noqa: F401 - `create_app` needs it
+    import prometheus_client  # noqa: F401 - `create_app` needs it
+    import starlette  # noqa: F401 - this too
     import uvicorn
 except ImportError as error:
     raise PluginError(

@@ -50,7 +50,12 @@ class SideBySide:
     @property
     def answer(self) -> Answer:
         """All of them, once they are complete."""
-        return one_of([stream.answer for stream in self._streams])
+        return one_of(self.answers)
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """One a prompt."""
+        return tuple(stream.answer for stream in self._streams)
 
     async def _merged(self) -> AsyncGenerator[Chunk]:
         """Pass on what comes; headers tell of the first stream, so it begins."""
@@ -98,5 +103,9 @@ async def open_streams(
         AccessError: the caller's key does not allow it.
     """
     await asked.visit.reserve(asked.composer, prompts, model)
-    streams = [asked.composer.achunks(prompt, model=model) for prompt in prompts]
-    return await begin(asked, SideBySide(streams, prompts[0].sampling.n), write)
+    trails = [asked.visit.trail() for _ in prompts]
+    streams = [
+        asked.composer.achunks(prompt, model=model, trail=trail)
+        for prompt, trail in zip(prompts, trails, strict=True)
+    ]
+    return await begin(asked, SideBySide(streams, prompts[0].sampling.n), trails[0], write)

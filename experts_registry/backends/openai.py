@@ -17,6 +17,7 @@ from experts_registry.backends.several import joined, remaining
 from experts_registry.backends.sse import Event, read_events
 from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
+from experts_registry.tracing import trace_headers
 from experts_registry.types import Chunk, Generation, Prompt
 
 __all__ = ["OpenAILLM", "Options"]
@@ -154,7 +155,9 @@ class OpenAILLM:
     async def _send(self, body: bytes) -> httpx.Response:
         """Open a response."""
         client = await self._clients.get()
-        request = client.build_request("POST", self.endpoint.url, content=body)
+        request = client.build_request(
+            "POST", self.endpoint.url, content=body, headers=trace_headers()
+        )
         response = await client.send(request, stream=True)
         if not response.is_success:
             raise await _refused(response)

@@ -213,6 +213,7 @@ def test_a_model_id_may_hold_a_slash(raw):
     for path in ("/v1/models/lab/dear", "/v1/models/lab%2Fdear"):
         assert raw.get(path).json() == {
             "id": "lab/dear", "object": "model", "created": 0, "owned_by": "echo",
+            "kind": "llm",
         }  # fmt: skip
 
 
