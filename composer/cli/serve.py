@@ -40,6 +40,16 @@ def serve(
     log_level: Annotated[
         LogLevel, typer.Option(help="From where on; info has one line a request.")
     ] = LogLevel.info,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further name of this server, where it needs no key: what a proxy before it "
+            "sends as Host; repeatable."
+        ),
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(help="Seconds that requests in flight get to finish.", min=0)
+    ] = 30.0,
 ) -> None:
     """Serve the experts as OpenAI's API; edits of the file are followed.
 
@@ -48,7 +58,7 @@ def serve(
     until there is a first one ('expert-composer keys create NAME'); from then
     on it must be one of these. Response headers x-composer-... say who
     answered and at what cost; POST /v1/route says who would. Ctrl-C or SIGTERM
-    lets requests in flight finish, for at most 30 s.
+    lets requests in flight finish, for at most 30 s; a second one does not.
 
     Example: expert-composer serve --registry experts.yaml --port 8000
     """
@@ -56,7 +66,15 @@ def serve(
     from composer.http.log_format import set_up_logging
 
     set_up_logging(log_format.value, log_level.value)
-    server.serve(registry, host=host, port=port, workers=workers, ready=_say_where)
+    server.serve(
+        registry,
+        host=host,
+        port=port,
+        workers=workers,
+        allowed_hosts=allowed_host or (),
+        drain_seconds=drain,
+        ready=_say_where,
+    )
 
 
 def _say_where(url: str) -> None:

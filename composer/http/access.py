@@ -150,6 +150,15 @@ class Visit:
         granted = self._name(model)
         if self.key is not None:
             self.key.require_model(granted)
+            self.count()
+
+    def count(self) -> None:
+        """Count a request that names no model among those of its minute.
+
+        Raises:
+            LimitError: the key has asked too often.
+        """
+        if self.key is not None:
             self.access.admission.rates.enter(self.key.id, 0, rpm=self.key.rpm, tpm=None)
 
     def _name(self, model: str) -> str:

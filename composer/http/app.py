@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from composer.http.access import Access, Visit
 from composer.http.access_log import write_line
 from composer.http.asked import Asked, Endpoint
-from composer.http.bodies import read_object
+from composer.http.bodies import read_object, require_plain
 from composer.http.chat import chat
 from composer.http.completions import completions
 from composer.http.connection import Guarded, while_connected
@@ -27,7 +27,7 @@ from composer.http.live import Live
 from composer.http.meters import Meters
 from composer.http.models import model, models
 from composer.http.observed import Observed
-from composer.http.origin import require_same_origin
+from composer.http.origin import require_own_name, require_same_origin
 from composer.http.otlp import tracing_from_environment
 from composer.http.rerank import rerank
 from composer.http.responses import responses
@@ -63,7 +63,11 @@ MOST_AT_ONCE = 1000  # requests
 
 
 def create_app(
-    source: Composer | str | Path, *, workers: bool = False, most_at_once: int = MOST_AT_ONCE
+    source: Composer | str | Path,
+    *,
+    workers: bool = False,
+    most_at_once: int = MOST_AT_ONCE,
+    allowed_hosts: Collection[str] = (),
 ) -> ASGIApp:
     """Serve an expert file, whose edits are followed, or a composer as it is.
 
@@ -73,6 +77,7 @@ def create_app(
         source: the file, or a composer.
         workers: run the file's experts on Ray instead of in this process.
         most_at_once: requests that are answered at once; more are told to come back.
+        allowed_hosts: further names of a server that is asked over loopback and without keys.
 
     Raises:
         RegistryError: the file is wrong.
@@ -81,7 +86,7 @@ def create_app(
     composer = source if isinstance(source, Composer) else Composer.load(source, workers=workers)
     editions, access = Editions(composer, workers), Access.of(composer.registry)
     meters, tracing = Meters(), tracing_from_environment()
-    served = partial(_Served, editions, access, Crowd(most_at_once))
+    served = partial(_Served, editions, access, Crowd(most_at_once), allowed_hosts)
     gets: dict[str, Endpoint] = {
         **_GET,
         "/admin/registry": partial(registry, editions),
@@ -113,11 +118,13 @@ class _Served:
         editions: Editions,
         access: Access,
         crowd: Crowd,
+        hosts: Collection[str],
         endpoint: Endpoint,
         *,
         is_open: bool = False,
     ) -> None:
         self._editions, self._access, self._crowd = editions, access, crowd
+        self._hosts = hosts
         self._endpoint, self._is_open = endpoint, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,9 +134,12 @@ class _Served:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = None if self._is_open else await self._access.enter(scope)
+        if key is None and not self._is_open:
+            require_own_name(scope, self._hosts)
         body = {}
         if scope["method"] == "POST":
             require_same_origin(scope)
+            require_plain(scope)
             body = await read_object(receive)
         async with self._editions.lend() as composer:
             visit = Visit(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import cast
 from uuid import uuid4
 
@@ -13,13 +13,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from composer.http.bodies import JsonResponse, json_bytes
-from composer.http.errors import ApiError, api_error, unexpected
+from composer.http.errors import ApiError, api_error, overloaded, unexpected
 from composer.http.headers import told_too_late
-from experts_registry.errors import ComposerError
+from experts_registry.errors import ComposerError, DatabaseError
 
 __all__ = ["Guarded", "while_connected"]
 
 logger = logging.getLogger(__name__)
+
+_LAST_WORDS = 1.0  # seconds for a client that may read nothing
 
 
 @asynccontextmanager
@@ -66,7 +68,14 @@ class Guarded:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             logger.info("%s: the client hung up", sending.request_id)
+        except asyncio.CancelledError:  # the server ends: clients that still wait are told
+            ending = overloaded("it is shutting down; ask again")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await sending.fail(ending, scope, receive)
         except ComposerError as error:
+            if isinstance(error, DatabaseError):
+                logger.error("%s: %s", sending.request_id, error)  # which clients are not told
             await sending.fail(api_error(error), scope, receive)
         except HTTPException as error:
             await sending.fail(_no_such_path(error, scope), scope, receive)

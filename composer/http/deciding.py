@@ -43,6 +43,7 @@ async def feedback(asked: Asked) -> ASGIApp:
     quality = require(asked.body, "quality")
     if not isinstance(quality, int | float) or isinstance(quality, bool):
         raise bad("quality", "is no number; use one from 0, bad, to 1, perfect", "invalid_type")
+    asked.visit.count()
     given = await asked.composer.afeedback(_answer_id(text(asked.body, "id") or ""), quality)
     return JsonResponse(
         {

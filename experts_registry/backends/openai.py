@@ -9,6 +9,7 @@ from typing import Any, Literal
 import httpx
 from pydantic import BaseModel, Field
 
+from experts_registry.backends.addresses import ResolvedHost
 from experts_registry.backends.endpoint import PUBLIC_URL, Endpoint
 from experts_registry.backends.openai_errors import broken, refusal, retry_after
 from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
@@ -40,6 +41,11 @@ class Options(BaseModel, extra="forbid", frozen=True):
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="How the server calls the limit on generated tokens."
     )
+    allow_link_local: bool = Field(
+        False,
+        description="Ask also a link-local address (169.254.0.0/16, fe80::/10), where clouds keep "
+        "credentials.",
+    )
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this file
@@ -64,7 +70,13 @@ class OpenAILLM:
             raise RegistryError(f"expert {spec.name!r}: model: is a list; name one served model")
         self.spec = spec
         self.options = parse_options(Options, spec)
-        self.endpoint = Endpoint.of(spec, self.options.base_url, self.options.api_key_env)
+        self.endpoint = Endpoint.of(
+            spec,
+            self.options.base_url,
+            self.options.api_key_env,
+            allow_link_local=self.options.allow_link_local,
+        )
+        self._host = ResolvedHost(self.endpoint.where, self.endpoint.host)
         self._offers = check_offers(spec, self.offers)
         self._transport = transport
         self._clients = _ClientPerLoop(self._new_client)
@@ -122,6 +134,8 @@ class OpenAILLM:
     async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[httpx.Response]:
         """Send a prompt; what goes wrong until the response was read becomes our error."""
         body = self._body(prompt, stream=stream)
+        if not self.options.allow_link_local:
+            await self._host.require_allowed()
         try:
             response = await self._send(body)
             try:

@@ -1,5 +1,6 @@
 import asyncio
 import copy
+import logging
 import subprocess
 import sys
 import threading
@@ -173,7 +174,7 @@ def test_a_call_that_cost_more_than_was_reserved_is_charged_in_full(admission):
 
 
 def test_reservations_of_a_dead_process_come_back_after_a_quarter_of_an_hour(
-    admission, tmp_path, clock
+    admission, tmp_path, clock, caplog
 ):
     key = a_key(usd=0.3)
     died = "import sys, os, signal; from composer.spending import Spending\n"
@@ -185,9 +186,12 @@ def test_reservations_of_a_dead_process_come_back_after_a_quarter_of_an_hour(
     clock.now += 900
     refused(admission, key)
     clock.now += 0.1
-    for _ in range(3):
-        ask(admission, key)
+    with caplog.at_level(logging.WARNING, logger="composer"):
+        for _ in range(3):
+            ask(admission, key)
     refused(admission, key)
+    assert admission.spending.expired == 3
+    assert caplog.text.count("key 0123456789: 0.1 USD that were set aside are given back") == 3
 
 
 def test_a_call_that_outlives_its_reservation_is_charged_once(admission, clock):

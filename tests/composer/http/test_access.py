@@ -309,6 +309,21 @@ def test_no_prompt_and_no_key_is_in_any_file_or_log(door, folder, caplog):
     assert client.token not in caplog.text
 
 
+def test_feedback_counts_among_the_requests_of_a_minute(door):
+    client = door(rpm=2)
+    answer = client.post(CHAT, json=asking()).json()["id"]
+    grade = {"id": answer, "quality": 1}
+    assert client.post("/v1/feedback", json=grade).status_code == 200
+    assert code(client.post("/v1/feedback", json=grade)) == (429, "rate_limit_exceeded")
+
+
+def test_unknown_paths_are_no_secret(url):
+    """Which paths there are is documented: a client that asks a wrong one is told so."""
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        assert code(client.get("/v2/nothing")) == (404, "unknown_url")
+        assert code(client.put(CHAT)) == (405, "method_not_allowed")
+
+
 def test_the_log_says_when(door):
     client = door()
     found = logged(client, client.post(CHAT, json=asking()))
