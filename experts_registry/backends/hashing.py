@@ -50,10 +50,15 @@ class HashingEmbedder:
                 code = crc32(feature.encode())
                 # Damped: a word said ten times is not ten times as telling.
                 row[(code >> 1) % len(row)] += (1 if code & 1 else -1) * np.log1p(count)
-        # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
-        x[~x.any(axis=1), 0] = 1.0
-        unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
-        return unit
+        return _unit(x)
+
+    def shortened(self, x: FloatArray, dimensions: int) -> FloatArray:
+        """Return rows of fewer dimensions: features then share more buckets."""
+        shorter = np.zeros((len(x), dimensions), dtype=np.float32)
+        for start in range(0, x.shape[1], dimensions):
+            part = x[:, start : start + dimensions]
+            shorter[:, : part.shape[1]] += part
+        return _unit(shorter)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -63,3 +68,10 @@ class HashingEmbedder:
         yield from (f"w:{word}" for word in text.split())
         for n in range(self._options.shortest, self._options.longest + 1):
             yield from (text[i : i + n] for i in range(len(text) - n + 1))
+
+
+def _unit(x: FloatArray) -> FloatArray:
+    # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
+    x[~x.any(axis=1), 0] = 1.0
+    unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit
