@@ -20,7 +20,7 @@ from composer.standing import Standings
 from composer.status import ExpertStatus
 from composer.strategies import Strategy
 from composer.streaming import ChunkStream, Progress, Stream, chunks_of
-from composer.trace import Answer, Ledger
+from composer.trace import Answer, Ledger, Trail
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec, RequestLimits
@@ -142,13 +142,19 @@ class Composer:
     # -- ask ------------------------------------------------------------------------------------
 
     async def aquery(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
+        self,
+        text_or_messages: Text,
+        *,
+        model: str = "auto",
+        trail: Trail | None = None,
+        **sampling: Any,
     ) -> Answer:
         """Answer a query.
 
         Args:
             text_or_messages: a text, messages in OpenAI's shape, or a `Prompt`.
             model: a composition, or one expert by name.
+            trail: is told how far the request came, also where it fails.
             **sampling: fields of `Sampling`, for example ``max_tokens=64``.
 
         Raises:
@@ -156,13 +162,12 @@ class Composer:
             PromptError: the query is empty or too long, or no expert may be asked.
             ExpertError: the experts that were asked failed; the subclass says how.
         """
-        plan = await self._plan(Prompt.of(text_or_messages, **sampling), model)
-        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
-        call = Calling(plan, ledger, self.dispatcher, self._standings)
+        prompt = Prompt.of(text_or_messages, **sampling)
+        plan, call = await self._begin(prompt, model, trail)
         strategy: Strategy = load_plugin("strategies", plan.strategy)()
         async with deadline(plan.who, plan.seconds, left=plan.left):
             generation = await strategy(plan.prompt, plan.decision, call)
-        return self._feedback.remember(ledger.answer(generation, plan.decision))
+        return self._feedback.remember(call.ledger.answer(generation, plan.decision))
 
     def query(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Answer:
         """Answer a query; see `aquery`."""
@@ -174,12 +179,17 @@ class Composer:
         return Stream(chunks, self._loop.run)
 
     def achunks(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
+        self,
+        text_or_messages: Text,
+        *,
+        model: str = "auto",
+        trail: Trail | None = None,
+        **sampling: Any,
     ) -> ChunkStream:
         """Stream whole chunks, with tool calls, and who answers; `astream` gives their texts."""
         progress: list[Progress] = []
         prompt = Prompt.of(text_or_messages, **sampling)
-        return ChunkStream(self._chunks(prompt, model, progress), progress)
+        return ChunkStream(self._chunks(prompt, model, progress, trail), progress)
 
     def stream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``for``."""
@@ -193,11 +203,23 @@ class Composer:
         Raises:
             UnknownNameError: no retriever is called ``model``.
         """
-        return self._routing.embedder(model).embed(texts, role=role)
+        return self._routing.opened.embedder(model).embed(texts, role=role)
 
     async def aembed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
         """Async twin of `embed`: the retriever computes in a thread."""
         return await asyncio.to_thread(self.embed, texts, model=model, role=role)
+
+    def relevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
+        """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
+
+        Raises:
+            UnknownNameError: no reranker and no retriever is called ``model``.
+        """
+        return self._routing.opened.relevance(query, texts, model=model)
+
+    async def arelevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
+        """Async twin of `relevance`: the model computes in a thread."""
+        return await asyncio.to_thread(self.relevance, query, texts, model=model)
 
     # -- learn ----------------------------------------------------------------------------------
 
@@ -225,6 +247,13 @@ class Composer:
 
     # -- inside ---------------------------------------------------------------------------------
 
+    async def _begin(self, prompt: Prompt, model: str, trail: Trail | None) -> tuple[Plan, Calling]:
+        plan = await self._plan(prompt, model)
+        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
+        if trail is not None:
+            trail.note(plan.began, plan.decision, ledger)
+        return plan, Calling(plan, ledger, self.dispatcher, self._standings)
+
     async def _plan(self, prompt: Prompt, model: str) -> Plan:
         began = time.perf_counter()
         composition = self._routing.composition(model)
@@ -242,7 +271,7 @@ class Composer:
         return Plan(
             prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
             decision=decision,
-            model=model,
+            model=composition.name,
             who=f"composition {model!r}",
             seconds=composition.limits.seconds,
             strategy=composition.strategy,
@@ -257,12 +286,10 @@ class Composer:
         return self._exploration.decide(decision, composition, prompt)
 
     async def _chunks(
-        self, prompt: Prompt, model: str, progress: list[Progress]
+        self, prompt: Prompt, model: str, progress: list[Progress], trail: Trail | None
     ) -> AsyncGenerator[Chunk]:
-        plan = await self._plan(prompt, model)
-        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
-        progress.append(Progress(plan, ledger))
-        calling = Calling(plan, ledger, self.dispatcher, self._standings)
+        plan, calling = await self._begin(prompt, model, trail)
+        progress.append(Progress(plan, calling.ledger))
         source = chunks_of(progress[0], calling, self._feedback.remember)
         async with aclosing(source) as chunks:
             async for chunk in chunks:

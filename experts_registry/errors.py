@@ -7,6 +7,7 @@
     ├── OptionError                   a hyperparameter, option or argument out of its range
     ├── PluginError                   a router, backend, strategy or grader that cannot be loaded
     ├── DataError                     outcomes, query files, artefacts
+    │   ├── DatabaseError             keys, decisions or feedback: locked, full, damaged, away
     │   ├── ArtefactError             a saved router or store that does not fit what it is used with
     │   └── UnknownAnswerError        feedback on an answer that nobody remembers
     ├── AbstainError                 no expert is expected to do well enough
@@ -45,6 +46,7 @@ __all__ = [
     "ContentPolicyError",
     "ContextLengthError",
     "DataError",
+    "DatabaseError",
     "ExpertBusyError",
     "ExpertError",
     "ExpertOverloadedError",
@@ -94,6 +96,10 @@ class PluginError(ComposerError):
 
 class DataError(ComposerError):
     """Outcomes, a query file or an artefact cannot be used."""
+
+
+class DatabaseError(DataError):
+    """A database cannot be used now; the message, which names it, is for the operator alone."""
 
 
 class ArtefactError(DataError):

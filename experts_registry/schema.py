@@ -99,12 +99,15 @@ class RequestLimits(_Frozen):
 
 
 class ExpertSpec(_Frozen):
-    """One registered model: an LLM that answers, or a retriever that embeds."""
+    """One registered model: an LLM that answers, or one that embeds or ranks texts."""
 
     name: Name = Field(description="How the expert is called everywhere.")
-    kind: Literal["llm", "retriever"] = Field(description="What it does: answer, or embed.")
+    kind: Literal["llm", "retriever", "reranker"] = Field(
+        description="What it does: answer, embed, or score texts for a query."
+    )
     backend: str = Field(
-        description="What runs it: transformers, openai, sentence_transformers, echo, a plug-in."
+        description="What runs it: transformers, openai, sentence_transformers, "
+        "cross_encoder, echo, a plug-in."
     )
     model: Text | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         description="A hub name, path:<file or folder>, package:<import name>/<file>, "

@@ -1,4 +1,7 @@
-"""The values that cross every boundary, and what an expert can do: `LLM` and `Embedder`."""
+"""The values that cross every boundary, and what an expert can do.
+
+An expert is an `LLM`, an `Embedder` or a `Reranker`.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,6 +22,7 @@ __all__ = [
     "Message",
     "Passage",
     "Prompt",
+    "Reranker",
     "Role",
     "Sampling",
     "TokenLogprob",
@@ -260,6 +264,19 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
         """Return one L2-normalised float32 row per text, (n, d)."""
+        ...
+
+    def close(self) -> None:
+        """Free what the expert holds."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """An expert that scores texts for a query. Synchronous and batched: it computes."""
+
+    def relevance(self, query: str, texts: Sequence[str]) -> FloatArray:
+        """Return one score per text, (n,); the higher, the better it answers the query."""
         ...
 
     def close(self) -> None:

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import typer
 
-from composer.cli import ask, experts, feedback, keys, learn, logs, serve, show
+from composer.cli import (
+    ask,
+    experts,
+    feedback,
+    importing,
+    keys,
+    learn,
+    logs,
+    serve,
+    show,
+    threshold,
+)
 from composer.cli.output import error_json, print_json
 from experts_registry.errors import ComposerError, DataError
 
@@ -27,11 +38,13 @@ app = typer.Typer(
 app.command()(show.init)
 app.command()(show.validate)
 app.command()(show.schema)
+app.command("import-litellm")(importing.import_litellm)
 app.add_typer(experts.app, name="experts")
 app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)
 app.command()(learn.adopt)
+app.command()(threshold.threshold)
 app.add_typer(feedback.app, name="feedback")
 app.command()(feedback.retrain)
 app.command()(ask.route)

@@ -42,8 +42,8 @@ async def feedback(asked: Asked) -> ASGIApp:
     require(asked.body, "id")
     require(asked.body, "quality")
     quality = decimal(asked.body, "quality", 0, 1) or 0.0
-    answer = (text(asked.body, "id") or "").removeprefix("chatcmpl-").removeprefix("cmpl-")
-    given = await asked.composer.afeedback(answer, quality)
+    asked.visit.count()
+    given = await asked.composer.afeedback(_answer_id(text(asked.body, "id") or ""), quality)
     return JsonResponse(
         {
             "id": given.answer_id,
@@ -53,3 +53,11 @@ async def feedback(asked: Asked) -> ASGIApp:
             "time": given.time,
         }
     )
+
+
+def _answer_id(completion: str) -> str:
+    """Return the id of an answer from what its completion or response is called."""
+    for prefix in ("chatcmpl-", "cmpl-", "resp_"):
+        if completion.startswith(prefix):
+            return completion.removeprefix(prefix)
+    return completion

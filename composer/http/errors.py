@@ -12,6 +12,7 @@ from experts_registry.errors import (
     ComposerError,
     ContentPolicyError,
     ContextLengthError,
+    DatabaseError,
     ExpertBusyError,
     ExpertError,
     ExpertOverloadedError,
@@ -27,7 +28,7 @@ from experts_registry.errors import (
     UnknownNameError,
 )
 
-__all__ = ["ApiError", "api_error", "unexpected"]
+__all__ = ["ApiError", "api_error", "overloaded", "unexpected"]
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 
@@ -82,6 +83,8 @@ def api_error(error: ComposerError) -> ApiError:
         return error
     if isinstance(error, AccessError):
         return _refused(error)
+    if isinstance(error, DatabaseError):
+        return overloaded("a database of the server cannot be used now; try again")
     status, kind, code, param = _kind(error)
     headers = {}
     # The backend has tried again and the strategy has asked others: a client must not multiply it.
@@ -108,6 +111,13 @@ def _come_again(seconds: float) -> dict[str, str]:
         "retry-after": str(math.ceil(seconds)),
         "retry-after-ms": str(math.ceil(seconds * 1000)),
     }
+
+
+def overloaded(what: str) -> ApiError:
+    """Return the error for what may work in a moment, here or on another server."""
+    return ApiError(
+        503, f"server: {what}", code="overloaded", kind=SERVER, headers=_come_again(1.0)
+    )
 
 
 def unexpected() -> ApiError:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import httpx
 from pydantic import BaseModel, Field
 
+from experts_registry.backends.addresses import ResolvedHost
 from experts_registry.backends.endpoint import PUBLIC_URL, Endpoint
 from experts_registry.backends.openai_errors import broken, refusal, retry_after
 from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
@@ -15,6 +16,7 @@ from experts_registry.backends.options import check_offers, closed, parse_option
 from experts_registry.backends.sse import Event, read_events
 from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
+from experts_registry.tracing import trace_headers
 from experts_registry.types import Chunk, Generation, Prompt
 
 __all__ = ["OpenAILLM", "Options"]
@@ -36,6 +38,11 @@ class Options(BaseModel, extra="forbid", frozen=True):
     connect_timeout: float = Field(10.0, gt=0, description="Longest wait for a connection.")
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="How the server calls the limit on generated tokens."
+    )
+    allow_link_local: bool = Field(
+        False,
+        description="Ask also a link-local address (169.254.0.0/16, fe80::/10), where clouds keep "
+        "credentials.",
     )
 
 
@@ -61,7 +68,13 @@ class OpenAILLM:
             raise RegistryError(f"expert {spec.name!r}: model: is a list; name one served model")
         self.spec = spec
         self.options = parse_options(Options, spec)
-        self.endpoint = Endpoint.of(spec, self.options.base_url, self.options.api_key_env)
+        self.endpoint = Endpoint.of(
+            spec,
+            self.options.base_url,
+            self.options.api_key_env,
+            allow_link_local=self.options.allow_link_local,
+        )
+        self._host = ResolvedHost(self.endpoint.where, self.endpoint.host)
         self._offers = check_offers(spec, self.offers)
         self._transport = transport
         self._clients = _ClientPerLoop(self._new_client)
@@ -101,6 +114,8 @@ class OpenAILLM:
     async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[httpx.Response]:
         """Send a prompt; what goes wrong until the response was read becomes our error."""
         body = self._body(prompt, stream=stream)
+        if not self.options.allow_link_local:
+            await self._host.require_allowed()
         try:
             response = await self._send(body)
             try:
@@ -132,7 +147,9 @@ class OpenAILLM:
     async def _send(self, body: bytes) -> httpx.Response:
         """Open a response."""
         client = await self._clients.get()
-        request = client.build_request("POST", self.endpoint.url, content=body)
+        request = client.build_request(
+            "POST", self.endpoint.url, content=body, headers=trace_headers()
+        )
         response = await client.send(request, stream=True)
         if not response.is_success:
             raise await _refused(response)

@@ -52,7 +52,7 @@ ROUTE = Operation(
     summary="Say whom a conversation would ask, and why, without asking.",
     ask=CreateChatCompletionRequest,
     answer=RouteResponse,
-    errors=(*POSTING, 404, 422, 503),
+    errors=(*POSTING, 404, 422),
 )
 FEEDBACK = Operation(
     id="createFeedback",

@@ -55,6 +55,6 @@ EMBEDDINGS = Operation(
     summary="Embed texts.",
     ask=CreateEmbeddingRequest,
     answer=CreateEmbeddingResponse,
-    errors=(*POSTING, 404, 502, 503, 504),
+    errors=(*POSTING, 404, 502, 504),
     headers=("x-composer-expert", "x-composer-generation"),
 )

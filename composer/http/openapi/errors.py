@@ -15,12 +15,15 @@ _MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
     401: ("A key is needed, and none that works was sent.", ("www-authenticate", "x-should-retry")),
     403: ("The key is not for this.", ("x-should-retry",)),
     404: ("There is nothing of that name.", ()),
+    408: ("The request did not come in time.", ()),
     413: ("The body is too large.", ()),
+    415: ("The body is compressed.", ()),
     422: ("No expert is expected to do well enough.", ()),
     429: ("A limit of the key is reached, or the expert is busy.", _AGAIN),
+    431: ("The headers are too large.", ()),
     500: ("A mistake of the server.", ()),
     502: ("The expert answered what nobody understands.", ("x-should-retry",)),
-    503: ("Experts failed, or too many ask.", _AGAIN),
+    503: ("Experts failed, too many ask, or a database does not answer.", _AGAIN),
     504: ("The expert took too long.", ("x-should-retry",)),
 }
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from composer.http.openapi.operation import Operation
+from composer.http.openapi.operation import OPEN, Operation
 from composer.http.openapi.shape import Shape
 from composer.http.openapi.state import Reload
 from composer.status import BreakerState, Tier
@@ -61,6 +61,6 @@ PAGE = Operation(
     id="page",
     summary="Show the page for people.",
     media="text/html",
-    errors=(),
+    errors=OPEN,
     is_open=True,
 )

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from composer.http.openapi.operation import READING, Operation
 from composer.http.openapi.shape import Shape
 
@@ -15,6 +17,7 @@ class Model(Shape):
     object: Literal["model"]
     created: int
     owned_by: str
+    kind: str = Field(description="`llm`, `retriever`, `composition` or `router`.")
 
 
 class ListModelsResponse(Shape):

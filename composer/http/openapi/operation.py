@@ -9,12 +9,13 @@ from composer.http.openapi.errors import ErrorResponse
 from composer.http.openapi.headers import REQUEST_ID
 from composer.http.openapi.shape import Shape
 
-__all__ = ["ASKING", "READING", "Operation", "shapes_of", "written"]
+__all__ = ["ASKING", "OPEN", "POSTING", "READING", "Operation", "shapes_of", "written"]
 
 JSON, EVENTS = "application/json", "text/event-stream"
-READING = (401, 403, 500)
-POSTING = (400, *READING, 413, 429)
-ASKING = (*POSTING, 404, 422, 502, 503, 504)  # what calls to experts may end in
+OPEN = (400, 408, 431, 500)  # also of what is hardly a request
+READING = (*OPEN, 401, 403, 503)
+POSTING = (*READING, 413, 415, 429)
+ASKING = (*POSTING, 404, 422, 502, 504)  # what calls to experts may end in
 
 Refer = Callable[[type[Shape]], dict[str, Any]]
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from composer.http.openapi.embeddings import EMBEDDINGS, EmbeddingUsage
 from composer.http.openapi.operation import Operation
 from composer.http.openapi.shape import Shape
+from composer.http.rerank import MAX_DOCUMENTS
 
 __all__ = ["RERANK", "RERANK_2"]
 
@@ -25,7 +26,7 @@ class RerankRequest(Shape):
 
     model: str = Field(description="A retriever.")
     query: str = Field(pattern=r"\S")
-    documents: list[_Text | RerankDocument] = Field(min_length=1, max_length=1000)
+    documents: list[_Text | RerankDocument] = Field(min_length=1, max_length=MAX_DOCUMENTS)
     top_n: int | None = Field(None, ge=1, description="Leave out the others.")
     return_documents: bool | None = None
     max_tokens_per_doc: int | None = Field(None, ge=1, description="Read no more than these.")

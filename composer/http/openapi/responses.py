@@ -110,7 +110,7 @@ class CreateResponse(Shape):
     tools: list[FunctionTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoiceFunction | None = None
     text: ResponseText | None = None
-    max_tool_calls: int | None = None
+    max_tool_calls: int | None = Field(None, ge=0)
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

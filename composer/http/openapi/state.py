@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from composer.http.openapi.operation import Operation
+from composer.http.openapi.operation import OPEN, Operation
 from composer.http.openapi.shape import Shape
 
 __all__ = ["DOCUMENT", "HEALTH", "READY", "REGISTRY"]
@@ -43,13 +43,13 @@ class OpenApi(Shape):
 
 
 HEALTH = Operation(
-    id="health", summary="Say that the process answers.", answer=Health, errors=(), is_open=True
+    id="health", summary="Say that the process answers.", answer=Health, errors=OPEN, is_open=True
 )
 READY = Operation(
     id="ready",
     summary="Say whether a request could be answered.",
     answer=Health,
-    errors=(),
+    errors=OPEN,
     others={503: Health},
     is_open=True,
 )
@@ -57,5 +57,9 @@ REGISTRY = Operation(
     id="retrieveRegistry", summary="Say which edition of the file serves.", answer=RegistryState
 )
 DOCUMENT = Operation(
-    id="openapi", summary="Tell what this document tells.", answer=OpenApi, errors=(), is_open=True
+    id="openapi",
+    summary="Tell what this document tells.",
+    answer=OpenApi,
+    errors=OPEN,
+    is_open=True,
 )

@@ -81,6 +81,7 @@ def test_an_answer_is_as_documented(raw, contract, path, fields):
         "/v1/models/lab/dear",
         "/v1/decisions/nothing",
         "/admin/registry",
+        "/admin/status",
         "/health",
         "/health/ready",
         "/openapi.json",

@@ -116,7 +116,7 @@ def test_what_a_chat_of_one_turn_cannot_do_is_refused(client, fields, code, para
 def test_models_are_compositions_and_experts(client):
     listed = client.models.list().data
     assert [m.id for m in listed] == [
-        "auto", "shaky", "cheap", "lab/dear", "dead", "cut", "slow", "far", "words",
+        "auto", "shaky", "cheap", "lab/dear", "dead", "cut", "slow", "far", "far-busy", "words",
     ]  # fmt: skip
     for one in listed:
         assert client.models.retrieve(one.id) == one
@@ -126,6 +126,7 @@ def test_a_model_id_may_hold_a_slash(raw):
     for path in ("/v1/models/lab/dear", "/v1/models/lab%2Fdear"):
         assert raw.get(path).json() == {
             "id": "lab/dear", "object": "model", "created": 0, "owned_by": "echo",
+            "kind": "llm",
         }  # fmt: skip
 
 
