@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from experts_registry.errors import (
     ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
+    OffersError,
     unknown_name,
 )
 from experts_registry.schema import ExpertSpec
@@ -53,6 +54,14 @@ class Dispatcher(Protocol):
 
     async def load(self, expert: str) -> None:
         """Make an expert ready before its first call."""
+        ...
+
+    async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
+        """Return the text that tokens of an expert stand for.
+
+        Raises:
+            OffersError: it has no tokenizer here.
+        """
         ...
 
     def tier(self, expert: str) -> Tier:
@@ -279,6 +288,14 @@ class LocalDispatcher:
         load = getattr(await self._llm(expert), "load", None)
         if load is not None:
             await asyncio.to_thread(load)
+
+    async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
+        """Return the text that tokens of an expert stand for."""
+        read = getattr(await self._llm(expert), "detokenize", None)
+        if read is None:
+            raise OffersError(f"expert {expert!r}: has no tokenizer here; send the text")
+        text: str = await asyncio.to_thread(read, tokens)
+        return text
 
     def tier(self, expert: str) -> Tier:
         """Say where an expert's weights are now."""

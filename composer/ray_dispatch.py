@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -88,6 +88,14 @@ class RayDispatcher:
         replicas = self._replicas[expert]
         await asyncio.gather(*(self._call(expert, "load", replica=r) for r in replicas))
         return None
+
+    async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
+        """Return the text that tokens of an expert stand for."""
+        self._spec(expert)
+        if expert not in self._replicas:
+            return await self._here.detokenize(expert, tokens)
+        text: str = await self._call(expert, "detokenize", tokens)
+        return text
 
     def tier(self, expert: str) -> Tier:
         """Say where an expert's weights are: of one on a worker, what it reserves says so."""
@@ -263,6 +271,12 @@ class _ExpertActor:
             return error
         return None
 
+    async def detokenize(self, tokens: Sequence[int]) -> str | ComposerError:
+        try:
+            return await self._local.detokenize(self._name, tokens)
+        except ComposerError as error:
+            return error
+
     async def generate(self, prompt: Prompt) -> Generation | ComposerError:
         try:
             return await self._local.generate(self._name, prompt)
@@ -273,7 +287,7 @@ class _ExpertActor:
         pending, flushed = "", time.monotonic()
         try:
             async for chunk in self._local.stream(self._name, prompt):
-                if chunk.generation is not None or chunk.extra:
+                if chunk != Chunk(chunk.text):  # more than text
                     if pending:
                         yield Chunk(pending)
                     pending = ""

@@ -290,7 +290,7 @@ def expected_cost(spec: ExpertSpec, prompt: Prompt) -> float:
     """Estimate the price of a call in USD before it is made."""
     size = sum(len(message.content) for message in prompt.messages)
     answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
-    return spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer)
+    return spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer * prompt.sampling.n)
 
 
 def _refusal(excluded: Mapping[str, str]) -> ComposerError:

@@ -27,12 +27,14 @@ from composer.http.live import Live
 from composer.http.meters import Meters
 from composer.http.models import model, models
 from composer.http.observed import Observed
+from composer.http.openapi.document import describing
 from composer.http.origin import require_own_name, require_same_origin
 from composer.http.otlp import tracing_from_environment
 from composer.http.rerank import rerank
 from composer.http.responses import responses
 from composer.http.state import health, ready, registry
 from composer.http.status import status
+from composer.http.stored import stored
 from composer.http.ui import page_routes
 from composer.sdk import Composer
 from composer.traffic import Traffic
@@ -53,6 +55,7 @@ _GET: Mapping[str, Endpoint] = {
     "/v1/models": models,
     "/v1/models/{id:path}": model,
     "/v1/decisions/{id:path}": decision,
+    "/v1/chat/completions": stored,
 }
 _OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for these
 
@@ -100,6 +103,8 @@ def create_app(
         ),
         *page_routes(),
     ]
+    contract = served(describing(routes), is_open=True)
+    routes.append(Route("/openapi.json", contract, methods=["GET"]))
     ends = [access.close] if tracing is None else [access.close, tracing.close]
     lifespan = partial(_following, editions, is_file, ends)
     guarded = Guarded(Router(routes, redirect_slashes=False, lifespan=lifespan))

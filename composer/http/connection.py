@@ -10,6 +10,7 @@ from typing import cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from composer.http.bodies import JsonResponse, json_bytes
@@ -135,7 +136,7 @@ def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:
     """Return the error for a path or a method that is not served."""
     what = f"{scope['method']} {scope['path']}"
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _allowed(scope)
         return ApiError(
             405,
             f"{what}: this method is not served here; use {allowed}",
@@ -147,3 +148,9 @@ def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:
         f"{what}: is not served; see GET /v1/models and POST /v1/chat/completions",
         code="unknown_url",
     )
+
+
+def _allowed(scope: Scope) -> str:
+    """Return the methods of all routes of a path; the router names those of the first."""
+    routes = [one for one in scope["router"].routes if one.matches(scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for one in routes for method in one.methods}))

@@ -9,6 +9,7 @@ __all__ = [
     "UNSUPPORTED",
     "Body",
     "bad",
+    "choice",
     "decimal",
     "flag",
     "integer",
@@ -16,6 +17,7 @@ __all__ = [
     "require",
     "stop_texts",
     "text",
+    "token_lists",
 ]
 
 Body = Mapping[str, Any]
@@ -41,6 +43,16 @@ def text(body: Body, name: str) -> str | None:
     return _typed(body, name, str, "a string")
 
 
+def choice(body: Body, name: str, usual: str, other: str) -> str:
+    """Return one of two texts; the usual one where it was left out."""
+    value = text(body, name)
+    if value is None:
+        return usual
+    if value not in (usual, other):
+        raise bad(name, f"{value!r} is neither {usual} nor {other}")
+    return value
+
+
 def flag(body: Body, name: str) -> bool:
     """Return a boolean; false where it was left out."""
     return bool(_typed(body, name, bool, "a boolean"))
@@ -51,6 +63,8 @@ def integer(body: Body, name: str, low: int | None = None, high: int | None = No
     value = body.get(name)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():  # 16.0 is an integer, says JSON Schema
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong_type(name, value, "an integer")
     return _within(name, value, low, high, "integer")
@@ -66,16 +80,27 @@ def decimal(body: Body, name: str, low: float, high: float) -> float | None:
     return float(_within(name, value, low, high, "decimal"))
 
 
-def listed(body: Body, name: str, most: int) -> list[Any]:
-    """Return a list that must be there, of one to ``most`` items."""
+def listed(body: Body, name: str, most: int | None) -> list[Any]:
+    """Return a list that must be there, of one to ``most`` items, or of any number."""
     value = require(body, name)
     if not isinstance(value, list):
         raise _wrong_type(name, value, "an array")
     if not value:
         raise bad(name, "is an empty array; give at least one item", "empty_array")
-    if len(value) > most:
+    if most is not None and len(value) > most:
         raise bad(name, f"has {len(value)} items; give at most {most}", "array_above_max_length")
     return value
+
+
+def token_lists(name: str, items: list[Any]) -> list[list[int]]:
+    """Return the token lists that a prompt or input is, one a text; none where it is texts."""
+    lists = [items] if items and all(map(_is_token, items)) else items
+    if not all(isinstance(tokens, list) for tokens in lists):
+        return []
+    for tokens in lists:
+        if not tokens or not all(map(_is_token, tokens)):
+            raise bad(name, "holds a list that is not of token ids; send texts", "invalid_type")
+    return lists
 
 
 def stop_texts(body: Body) -> tuple[str, ...]:
@@ -90,6 +115,10 @@ def stop_texts(body: Body) -> tuple[str, ...]:
         if not isinstance(one, str):
             raise _wrong_type("stop", one, "a string or an array of strings")
     return tuple(texts)
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _typed(body: Body, name: str, kind: type[T], what: str) -> T | None:

@@ -36,7 +36,7 @@ def messages_of(body: Body) -> list[Message]:
 
 
 def _add(messages: list[Message], item: Mapping[str, Any], where: str) -> None:
-    kind = item.get("type") or "message"
+    kind = "message" if item.get("type") is None else item["type"]
     if kind == "message":
         messages.append(_message(item, where))
     elif kind == "function_call":

@@ -95,7 +95,7 @@ def _refuse(body: Body) -> None:
 def _tools(body: Body) -> dict[str, Any]:
     choice, is_parallel = body.get("tool_choice"), flag(body, "parallel_tool_calls")
     choice = None if choice is None else _choice(choice)
-    if not body.get("tools"):
+    if body.get("tools") in (None, []):
         return {}  # servers refuse a choice, or parallel calls, of no tools
     tools = [
         _function(tool, f"tools[{index}]")

@@ -53,6 +53,14 @@ class HashingEmbedder:
             row[list(buckets)] = list(buckets.values())
         return x
 
+    def shortened(self, x: FloatArray, dimensions: int) -> FloatArray:
+        """Return rows of fewer dimensions: features then share more buckets."""
+        shorter = np.zeros((len(x), dimensions), dtype=np.float32)
+        for start in range(0, x.shape[1], dimensions):
+            part = x[:, start : start + dimensions]
+            shorter[:, : part.shape[1]] += part
+        return _unit(shorter)
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -76,3 +84,10 @@ class HashingEmbedder:
         for n in range(self._options.shortest, self._options.longest + 1):
             features += [text[i : i + n] for i in range(len(text) - n + 1)]
         return features
+
+
+def _unit(x: FloatArray) -> FloatArray:
+    # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
+    x[~x.any(axis=1), 0] = 1.0
+    unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.request import getproxies
 
@@ -16,6 +17,7 @@ from experts_registry.backends.openai_errors import broken, refusal, retry_after
 from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
 from experts_registry.backends.options import check_offers, closed, parse_options, refuse
 from experts_registry.backends.posting import Client, HttpxClient, Reply
+from experts_registry.backends.several import joined, remaining
 from experts_registry.backends.sse import Event, read_events
 from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
@@ -86,27 +88,23 @@ class OpenAILLM:
         self._closed = False
 
     async def generate(self, prompt: Prompt) -> Generation:
-        """Answer a prompt."""
-        async with self._post(prompt, stream=False) as response:
-            return await self._whole(response)
+        """Answer a prompt; where a server gives fewer answers than asked for, ask it again."""
+        found = await self._generate(prompt)
+        while (begun := len(found.choices)) < prompt.sampling.n:
+            found = joined([found, await self._generate(remaining(prompt, begun))])
+        return found
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[Chunk]:
         """Answer a prompt piece by piece."""
-        async with self._post(prompt, stream=True) as response:
-            if _is_document(response):
-                generation = await self._whole(response)
-                yield Chunk(generation.text)
-                yield Chunk("", generation)
-                return
-            assembly, is_done = Assembly(self.endpoint), False
-            events = read_events(response.aiter_bytes())
-            async for event in events:
-                if is_done := event.data.strip() == "[DONE]":
-                    await _drain(events)
-                    break
-                if chunk := assembly.add(event):
-                    yield chunk
-        yield Chunk("", assembly.generation(is_done=is_done))
+        found: list[Generation] = []
+        while (begun := sum(len(one.choices) for one in found)) < prompt.sampling.n:
+            async with aclosing(self._stream(remaining(prompt, begun))) as chunks:
+                async for chunk in chunks:
+                    if chunk.generation is None:
+                        yield replace(chunk, index=begun + chunk.index)
+                    else:
+                        found.append(chunk.generation)
+        yield Chunk("", joined(found))
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -114,6 +112,28 @@ class OpenAILLM:
         await self._clients.aclose()
 
     # -- inside ---------------------------------------------------------------------------------
+
+    async def _generate(self, prompt: Prompt) -> Generation:
+        async with self._post(prompt, stream=False) as response:
+            return await self._whole(response, prompt.sampling.n)
+
+    async def _stream(self, prompt: Prompt) -> AsyncGenerator[Chunk]:
+        async with self._post(prompt, stream=True) as response:
+            if _is_document(response):
+                generation = await self._whole(response, prompt.sampling.n)
+                for index, choice in enumerate(generation.choices):
+                    yield Chunk(choice.text, index=index, logprobs=choice.logprobs)
+                yield Chunk("", generation)
+                return
+            assembly, is_done = Assembly(self.endpoint, prompt.sampling.n), False
+            events = read_events(response.aiter_bytes())
+            async for event in events:
+                if is_done := event.data.strip() == "[DONE]":
+                    await _drain(events)
+                    break
+                for chunk in assembly.add(event):
+                    yield chunk
+        yield Chunk("", assembly.generation(is_done=is_done))
 
     @asynccontextmanager
     async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[Reply]:
@@ -137,6 +157,8 @@ class OpenAILLM:
             raise closed(self.spec)
         if prompt.sampling.logprobs and "logprobs" not in self._offers:
             raise refuse(self.spec, "logprobs", self._offers)
+        if "suffix" in prompt.extra:  # a chat has none, and servers drop what they do not know
+            raise refuse(self.spec, "suffix", self._offers)
         own: dict[str, Any] = {"model": self.spec.model, "stream": stream}
         limit = prompt.sampling.max_tokens
         if limit is None and not {"max_tokens", "max_completion_tokens"} & prompt.extra.keys():
@@ -157,7 +179,7 @@ class OpenAILLM:
             raise await _refused(response)
         return response
 
-    async def _whole(self, response: Reply) -> Generation:
+    async def _whole(self, response: Reply, n: int) -> Generation:
         size = response.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_REPLY:
             raise ExpertReplyError(
@@ -165,7 +187,7 @@ class OpenAILLM:
                 f"{MAX_REPLY}; ask for fewer tokens, or check options.base_url"
             )
         body = await _read(response, MAX_REPLY)
-        return parse_reply(self.endpoint, body, response.headers.get("content-type", ""))
+        return parse_reply(self.endpoint, body, response.headers.get("content-type", ""), n=n)
 
     def _new_client(self) -> Client:
         options, limit = self.options, self.spec.limits.concurrency or 100

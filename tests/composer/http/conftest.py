@@ -30,6 +30,7 @@ experts:
 compositions:
   - {name: auto, experts: [cheap, lab/dear]}
   - {name: shaky, experts: [dead, cheap], baseline: dead}
+  - {name: mixed, experts: [cheap, far], baseline: cheap}
 """
 
 

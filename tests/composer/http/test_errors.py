@@ -4,9 +4,12 @@ import logging
 import httpx
 import openai
 import pytest
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
 from composer import Composer
 from composer.http.bodies import MAX_BYTES
+from composer.http.connection import Guarded
 from composer.http.errors import api_error
 from experts_registry import errors
 from experts_registry.errors import (
@@ -16,6 +19,7 @@ from experts_registry.errors import (
     KeyRefusedError,
     LimitError,
 )
+from tests.composer.http.servers import running
 
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "cheap", "messages": [{"role": "user", "content": "hello"}]}
@@ -40,14 +44,15 @@ def error_of(response):
         ({"messages": ["hello"]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": 5}]}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": ["hello"]}]}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "invalid_value", "messages"),
         ({"messages": GOOD["messages"] * 2049}, "array_above_max_length", "messages"),
         ({"model": None}, "missing_required_parameter", "model"),
         ({"model": 5}, "invalid_type", "model"),
         ({"n": 0}, "integer_below_min_value", "n"),
         ({"n": 129}, "integer_above_max_value", "n"),
-        ({"n": 2, "stream": True}, "unsupported_parameter", "n"),
         ({"n": True}, "invalid_type", "n"),
-        ({"max_tokens": 0}, "integer_below_min_value", "max_tokens"),
+        ({"max_tokens": -1}, "integer_below_min_value", "max_tokens"),
         ({"max_completion_tokens": -1}, "integer_below_min_value", "max_completion_tokens"),
         ({"max_tokens": 1.5}, "invalid_type", "max_tokens"),
         ({"temperature": 2.1}, "decimal_above_max_value", "temperature"),
@@ -61,6 +66,11 @@ def error_of(response):
         ({"stop": [1]}, "invalid_type", "stop"),
         ({"stream": "yes"}, "invalid_type", "stream"),
         ({"stream_options": 1}, "invalid_type", "stream_options"),
+        (
+            {"stream_options": {"include_usage": []}},
+            "invalid_type",
+            "stream_options.include_usage",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_openais_code(raw, fields, code, param):
@@ -111,10 +121,18 @@ def test_a_body_over_the_limit_is_refused(url, content):
 def test_unknown_paths_and_methods_are_json_errors(raw):
     assert error_of(raw.get("/v2/nothing"))[:3] == (404, "invalid_request_error", "unknown_url")
     assert error_of(raw.post(CHAT + "/"))[0] == 404
-    response = raw.get(CHAT)
+    response = raw.put(CHAT)
     assert error_of(response)[:3] == (405, "invalid_request_error", "method_not_allowed")
     assert response.headers["allow"] == "POST"
     assert error_of(raw.put("/v1/models"))[0] == 405
+
+
+def test_all_methods_of_a_path_are_named():
+    routes = [Route("/x", Response(), methods=[method]) for method in ("GET", "POST")]
+    with running(Guarded(Router(routes))) as url:
+        response = httpx.put(f"{url}/x", trust_env=False)
+    assert error_of(response)[0] == 405
+    assert response.headers["allow"] == "GET, HEAD, POST"
 
 
 def test_a_page_of_another_site_cannot_spend_money(raw, url):

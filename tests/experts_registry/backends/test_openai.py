@@ -243,7 +243,7 @@ def test_logprobs_are_asked_for_and_read(llm, server):
     value = json.loads(body[0])
     value["choices"][0]["logprobs"] = {"content": [{"token": "Pa", "logprob": -0.5, "bytes": []}]}
     server.replies = [(status, headers, [json.dumps(value).encode()])]
-    assert ask(llm(), logprobs=True).logprobs == (TokenLogprob("Pa", -0.5),)
+    assert ask(llm(), logprobs=True).logprobs == (TokenLogprob("Pa", -0.5, ()),)
     assert server.requests[0]["logprobs"] is True
 
 
