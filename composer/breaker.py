@@ -25,6 +25,8 @@ class Breaker:
     """The breaker of one expert; safe from any thread.
 
     An expert that names the time to come back rests until then, and is not held to have failed.
+    Whoever notes how a call ended says whether it was the probe: slow calls that began before the
+    breaker opened end at any time, and decide nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,6 +44,12 @@ class Breaker:
             if self._clock() < self._shut_until:
                 return "open"
             return "half-open" if self._pause else "closed"
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether the last call that it let pass is a probe, and has not ended."""
+        with self._lock:
+            return self._is_probing
 
     @property
     def is_resting(self) -> bool:
@@ -62,21 +70,21 @@ class Breaker:
                 self._is_probing = True
             return wait
 
-    def succeeded(self) -> None:
+    def succeeded(self, *, is_probe: bool = False) -> None:
         """Note that a call ended well: the expert is there."""
         with self._lock:
-            if self._pause and not self._is_probing:
-                return  # begun before it failed so often
+            if self._pause and not is_probe:
+                return
             if self._pause:
                 self._calls.clear()
             self._calls.append((self._clock(), True))
             self._pause, self._is_probing = 0.0, False
 
-    def failed(self) -> None:
+    def failed(self, *, is_probe: bool = False) -> None:
         """Note that a call failed for a reason that the next one is likely to share."""
         with self._lock:
             now = self._clock()
-            if self._is_probing:
+            if is_probe:
                 self._open(now, min(2 * self._pause, _LONGEST_PAUSE))
             elif not self._pause:
                 self._calls.append((now, False))
@@ -85,17 +93,17 @@ class Breaker:
                 if failures >= _FAILURES and 2 * failures >= len(recent):
                     self._open(now, _FIRST_PAUSE)
 
-    def rest(self, seconds: float) -> None:
+    def rest(self, seconds: float, *, is_probe: bool = False) -> None:
         """Note that the expert asked to be left alone for so long."""
         with self._lock:
             until = self._clock() + min(seconds, _LONGEST_REST)
             self._shut_until = max(self._shut_until, until)
-            self._is_probing = False
+            self._is_probing &= not is_probe
 
-    def abandoned(self) -> None:
+    def abandoned(self, *, is_probe: bool = False) -> None:
         """Note that a call was given up by the caller, which says nothing of the expert."""
         with self._lock:
-            self._is_probing = False
+            self._is_probing &= not is_probe
 
     def _wait(self) -> float:
         if (wait := self._shut_until - self._clock()) > 0:

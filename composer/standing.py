@@ -44,17 +44,17 @@ class Standing:
         Raises:
             ExpertOverloadedError: the expert is left alone now, or has no room.
         """
-        self._enter()
+        is_probe = self._enter()
         try:
             yield
         except ComposerError as error:
-            self._learn(error)
+            self._learn(error, is_probe=is_probe)
             raise
         except BaseException:  # the caller gave up, or hung up
-            self.breaker.abandoned()
+            self.breaker.abandoned(is_probe=is_probe)
             raise
         else:
-            self.breaker.succeeded()
+            self.breaker.succeeded(is_probe=is_probe)
         finally:
             with self._lock:
                 self.in_flight -= 1
@@ -74,7 +74,8 @@ class Standing:
             breaker=self.breaker.state,
         )
 
-    def _enter(self) -> None:
+    def _enter(self) -> bool:
+        """Let a call in; tell whether it probes."""
         name = f"expert {self.spec.name!r}"
         with self._lock:
             if self.in_flight >= self._most:
@@ -87,20 +88,22 @@ class Standing:
                 kind = ExpertBusyError if self.breaker.is_resting else ExpertOverloadedError
                 raise kind(f"{name}: {self._why()}; come back in {wait:.3g} s", wait)
             self.in_flight += 1
+            is_probe = self.breaker.is_probing
         self.retries.earn()
+        return is_probe
 
     def _why(self) -> str:
         return "asked for a pause" if self.breaker.is_resting else "failed too often lately"
 
-    def _learn(self, error: ComposerError) -> None:
+    def _learn(self, error: ComposerError, *, is_probe: bool) -> None:
         if isinstance(error, ExpertBusyError) and error.retry_after:
-            self.breaker.rest(error.retry_after)
+            self.breaker.rest(error.retry_after, is_probe=is_probe)
         elif is_experts_fault(error):
-            self.breaker.failed()
+            self.breaker.failed(is_probe=is_probe)
         elif isinstance(error, ContextLengthError | ExpertRequestError):
-            self.breaker.succeeded()  # it was there to say no
+            self.breaker.succeeded(is_probe=is_probe)  # it was there to say no
         else:
-            self.breaker.abandoned()
+            self.breaker.abandoned(is_probe=is_probe)
 
 
 class Standings(Mapping[str, Standing]):

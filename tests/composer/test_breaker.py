@@ -58,7 +58,7 @@ def test_one_probe_at_a_time_decides(breaker, clock):
     assert breaker.state == "half-open"
     assert breaker.enter() == 0
     assert breaker.enter() > 0
-    breaker.succeeded()
+    breaker.succeeded(is_probe=True)
     assert breaker.state == "closed"
     assert [breaker.enter() for _ in range(3)] == [0, 0, 0]
 
@@ -69,7 +69,7 @@ def test_probes_that_fail_double_the_pause_up_to_a_minute(breaker, clock):
     for _ in range(6):
         clock.now += breaker.refuses_for
         assert breaker.enter() == 0
-        breaker.failed()
+        breaker.failed(is_probe=True)
         pauses.append(round(breaker.refuses_for))
     assert pauses == [10, 20, 40, 60, 60, 60]
 
@@ -78,7 +78,7 @@ def test_a_probe_that_is_given_up_leaves_room_for_another(breaker, clock):
     fail(breaker)
     clock.now += 6
     assert breaker.enter() == 0
-    breaker.abandoned()
+    breaker.abandoned(is_probe=True)
     assert breaker.enter() == 0
 
 
@@ -101,3 +101,15 @@ def test_an_expert_that_asks_for_a_pause_gets_it_and_needs_no_probe(breaker, clo
 def test_nobody_can_ask_for_more_than_a_minute(breaker):
     breaker.rest(86_400)
     assert breaker.refuses_for == pytest.approx(60)
+
+
+@pytest.mark.parametrize("end", ["failed", "succeeded", "abandoned", "rest"])
+def test_only_the_probe_decides_whatever_slow_calls_come_to(breaker, clock, end):
+    fail(breaker)
+    clock.now += 6
+    assert breaker.enter() == 0
+    getattr(breaker, end)(*[0.5] if end == "rest" else ())  # of a call that began long ago
+    clock.now += 0.6
+    assert breaker.enter() > 0
+    breaker.succeeded(is_probe=True)
+    assert breaker.state == "closed"
