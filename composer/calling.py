@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from composer.chain import Chain
 from composer.dispatch import Dispatcher, deadline
@@ -37,6 +38,7 @@ class Calling:
         self._plan = plan
         self.chain = Chain(plan.decision, plan.fallbacks, standings)
         self._tries: dict[str, int] = {}
+        self._let_in: set[str] = set()
 
     async def __call__(self, expert: str, prompt: Prompt) -> Generation:
         """Answer a prompt with an expert, or with one that stands in for it.
@@ -47,7 +49,7 @@ class Calling:
         while True:
             began = self.begin(expert)
             try:
-                with self.standings[expert].call():
+                with self.call(expert):
                     async with self.within(expert):
                         generation = await self.dispatcher.generate(expert, prompt)
             except ComposerError as error:
@@ -70,6 +72,13 @@ class Calling:
         self.chain.ask(expert)
         self._tries[expert] = self._tries.get(expert, 0) + 1
         return time.perf_counter()
+
+    @contextmanager
+    def call(self, expert: str) -> Iterator[None]:
+        """Count a call while it lasts; errors as of `Standing.call`."""
+        with self.standings[expert].call():
+            self._let_in.add(expert)
+            yield
 
     def within(
         self, expert: str, *, most: float | None = None, of: str = "answer"
@@ -103,6 +112,8 @@ class Calling:
             logger.warning("expert %s failed (%s), asking %s", expert, kind, other)
             logger.debug("expert %s: %s", expert, error)
             return other
+        if expert not in self._let_in:
+            raise error  # it has no room: to wait here would be a queue without an end
         retries = self.standings[expert].retries
         wait = retries.wait(error, self._tries[expert], self._plan.left)
         if wait is None:

@@ -150,7 +150,7 @@ async def _failover(
     while progress.answer is None:
         progress.expert, progress.began, is_begun = expert, calling.begin(expert), False
         try:
-            with calling.standings[expert].call():
+            with calling.call(expert):
                 async with aclosing(_pieces(progress, calling)) as chunks:
                     async for chunk in chunks:
                         if chunk.generation is not None:

@@ -1,8 +1,10 @@
+import asyncio
 import time
 
 import pytest
 
 from composer import Composer
+from composer.trace import Trail
 from experts_registry.errors import (
     ContextLengthError,
     ExpertBusyError,
@@ -158,8 +160,6 @@ def test_status_counts_calls_in_flight():
         streams = [one.achunks("hello", model="slow") for _ in range(3)]
 
         async def busy():
-            import asyncio
-
             tasks = [asyncio.create_task(anext(aiter(stream))) for stream in streams]
             while one.status()["slow"].in_flight < 3:
                 await asyncio.sleep(0.01)
@@ -172,3 +172,37 @@ def test_status_counts_calls_in_flight():
         found = one.run(busy())
         assert (found.waiting, found.breaker) == (2, "closed")
         assert one.status()["slow"].in_flight == 0
+
+
+def test_a_call_that_an_open_breaker_refuses_is_told_so_at_once():
+    with composer(expert("down", "retries: 1", fail="unavailable")) as one:
+
+        async def down():
+            calls = (one.aquery("hello", model="down") for _ in range(5))
+            await asyncio.gather(*calls, return_exceptions=True)
+            return await refused(one, "down")
+
+        assert len(one.run(down())) == 1
+
+
+def test_what_finds_no_room_in_the_queue_does_not_wait_outside_it():
+    with composer(expert("slow", "concurrency: 1, queue: 0", delay=60)) as one:
+
+        async def crowded():
+            first = asyncio.create_task(one.aquery("hello", model="slow"))
+            while not one.status()["slow"].in_flight:
+                await asyncio.sleep(0.01)
+            steps = await refused(one, "slow")
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            return steps
+
+        assert len(one.run(crowded())) == 1
+
+
+async def refused(one, model):
+    """Return the tries of a call that is refused."""
+    trail = Trail()
+    with pytest.raises(ExpertOverloadedError):
+        await one.aquery("hello", model=model, trail=trail)
+    return trail.steps
