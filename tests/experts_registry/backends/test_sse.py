@@ -1,11 +1,13 @@
 import asyncio
+import time
 from itertools import pairwise
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experts_registry.backends.sse import Event, read_events
+from experts_registry.backends.sse import MAX_EVENT, Event, read_events
 
 
 def events(*chunks):
@@ -33,6 +35,7 @@ def events(*chunks):
         (b"\xef\xbb\xbfdata: a\n\n", [Event("a")]),
         (b"data: a\n\ndata: cut off", [Event("a")]),
         ("data: a\u2028b\x85c\x0bd\n\n".encode(), [Event("a\u2028b\x85c\x0bd")]),
+        (b"data: a\n\r", [Event("a")]),
         (b"", []),
     ],
 )
@@ -46,3 +49,18 @@ def test_where_the_network_cuts_the_bytes_does_not_matter(cuts):
     points = sorted({0, *[min(c, len(text)) for c in cuts], len(text)})
     pieces = [text[a:b] for a, b in pairwise(points)]
     assert events(*pieces) == [Event("grün"), Event("東京\nx", "e")]
+
+
+@pytest.mark.parametrize("piece", [b"x" * 65_536, b"data: " + b"x" * 65_536 + b"\n"])
+def test_an_event_without_an_end_is_given_up(piece):
+    endless = (piece for _ in range(2 * MAX_EVENT // len(piece)))
+    with pytest.raises(httpx.DecodingError, match="an event of more than"):
+        events(b"data: a\n\n", *endless)
+
+
+def test_a_large_event_is_read_in_the_time_of_its_size():
+    pieces = [b"x" * 1000] * 16_000
+    began = time.process_time()
+    (found,) = events(b"data: ", *pieces, b"\n\n")
+    assert len(found.data) == 16_000_000
+    assert time.process_time() - began < 10
