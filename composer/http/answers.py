@@ -124,8 +124,8 @@ class EventStream:
             **self.headers,
         }
         raw = [(key.encode(), value.encode("latin-1")) for key, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": raw})
         async with aclosing(self.chunks):
+            await send({"type": "http.response.start", "status": 200, "headers": raw})
             await _write(send, self.events.first() + self._piece(self.first))
             async for chunk in self.chunks:
                 if piece := self._piece(chunk):

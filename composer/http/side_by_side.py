@@ -14,6 +14,8 @@ from experts_registry.types import Chunk, Prompt
 
 __all__ = ["SideBySide", "one_of", "open_streams"]
 
+_AHEAD = 64  # pieces that experts may be ahead of the client: their server waits with them
+
 
 def one_of(answers: Sequence[Answer]) -> Answer:
     """Return answers as one with all their choices; the first one's expert signs it."""
@@ -33,6 +35,7 @@ class SideBySide:
 
     def __init__(self, streams: Sequence[ChunkStream], n: int) -> None:
         self._streams, self._n = streams, n
+        self._room = asyncio.Semaphore(_AHEAD)
         self._chunks = self._merged()
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
@@ -76,6 +79,7 @@ class SideBySide:
                 found = await queue.get()
                 if isinstance(found, Chunk):
                     yield found
+                    self._room.release()
                 else:
                     found.result()
                     left -= 1
@@ -84,6 +88,8 @@ class SideBySide:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for stream in self._streams:  # a task that had not begun yet closes nothing
+                await stream.aclose()
 
     async def _read(
         self, place: int, stream: ChunkStream, queue: "asyncio.Queue[Chunk | asyncio.Task[None]]"
@@ -91,6 +97,7 @@ class SideBySide:
         async with aclosing(stream):
             async for chunk in stream:
                 if chunk.generation is None:
+                    await self._room.acquire()
                     queue.put_nowait(replace(chunk, index=place * self._n + chunk.index))
 
 
