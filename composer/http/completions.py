@@ -31,11 +31,12 @@ async def completions(asked: Asked) -> ASGIApp:
     texts = await _texts(asked)
     asks = [text_ask(body, text) for text in texts]
     first, n = asks[0], asks[0].prompt.sampling.n
-    if len(asks) * n > MAX_PROMPTS:
-        raise bad("n", f"asks more than {MAX_PROMPTS} answers in all; ask for fewer")
+    drawn = candidates(body, n)
+    if len(asks) * drawn > MAX_PROMPTS:
+        many = "best_of" if drawn > n else "n"
+        raise bad(many, f"asks more than {MAX_PROMPTS} answers in all; ask for fewer")
     prefixes = [text if flag(body, "echo") else "" for text in texts for _ in range(n)]
     shape = TextShape(prefixes, integer(body, "logprobs", 0, 5))
-    drawn = candidates(body, n)
     if first.is_streamed:
         if drawn > n:
             raise bad("best_of", "cannot be streamed: the best is known last; use stream: false")

@@ -180,6 +180,8 @@ def test_best_of_counts_all_that_were_drawn(client):
         ({"logprobs": 6}, "integer_above_max_value", "logprobs"),
         ({"best_of": 2, "n": 3}, "invalid_value", "best_of"),
         ({"best_of": 2, "stream": True}, "invalid_value", "best_of"),
+        ({"best_of": 20, "prompt": ["a"] * 7}, "invalid_value", "best_of"),
+        ({"n": 2, "prompt": ["a"] * 65}, "invalid_value", "n"),
     ],
 )
 def test_what_a_chat_of_one_turn_cannot_do_is_refused(client, fields, code, param):
