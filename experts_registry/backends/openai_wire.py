@@ -17,6 +17,7 @@ __all__ = ["Assembly", "parse_reply", "request_body"]
 
 B = TypeVar("B", bound=BaseModel)
 _ENCODER = json.JSONEncoder(allow_nan=False)  # once: building it is slow
+_MOST_TOKENS = 2**53
 
 
 def request_body(endpoint: Endpoint, prompt: Prompt, own: Mapping[str, Any]) -> bytes:
@@ -218,9 +219,14 @@ def _usage(usage: _Usage | None) -> Usage:
     if usage is None:
         return Usage()
     return Usage(
-        prompt_tokens=max(0, usage.prompt_tokens or 0),
-        completion_tokens=max(0, usage.completion_tokens or 0),
+        prompt_tokens=_counted(usage.prompt_tokens),
+        completion_tokens=_counted(usage.completion_tokens),
     )
+
+
+def _counted(tokens: int | None) -> int:
+    """Return what a server claims, in the range of a database and of a float."""
+    return min(max(0, tokens or 0), _MOST_TOKENS)
 
 
 def _logprobs(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...] | None:

@@ -634,3 +634,11 @@ def test_cancelling_hangs_up(llm, server):
         await expert.aclose()
 
     asyncio.run(cancel())
+
+
+@pytest.mark.parametrize("tokens", ["1" + "0" * 400, "-5"])
+def test_whatever_usage_a_server_claims_can_be_counted(llm, server, tokens):
+    status, headers, (body,) = reply()
+    server.replies = [(status, headers, [body.replace(b": 7", f": {tokens}".encode())])]
+    usage = ask(llm()).usage
+    assert 0 <= usage.total_tokens * 0.001 < 1e18
