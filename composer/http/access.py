@@ -249,12 +249,18 @@ class Visit:
         steps = self.steps
         tokens = sum(step.usage.total_tokens for step in steps)
         usd = sum(step.cost for step in steps)
-        if error is not None and not isinstance(error, ComposerError):
-            # A client that left in the middle: experts may charge for all that was begun.
-            unfinished = 1 - len(self.answers) / self._calls
+        if self._is_cut_short(error):
+            answered = sum(any(s.error is None for s in trail.steps) for trail in self.trails)
+            unfinished = 1 - answered / self._calls
             tokens += round(unfinished * self._reserved[0])
             usd += unfinished * self._reserved[1]
         await self._reservation.asettle(tokens=tokens, usd=usd)
+
+    def _is_cut_short(self, error: BaseException | None) -> bool:
+        """Tell whether experts may charge for what they had begun, and did not say how much."""
+        if error is None or not isinstance(error, ComposerError):
+            return error is not None  # a client that left in the middle
+        return any(trail.first is not None for trail in self.trails)  # a stream that broke
 
 
 def _status(error: BaseException | None) -> int:

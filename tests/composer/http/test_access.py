@@ -26,6 +26,8 @@ experts:
      options: {fail: unavailable}}
   - {name: cut, kind: llm, backend: echo, model: echo,
      options: {fail: unavailable, fail_after: 1}}
+  - {name: torn, kind: llm, backend: echo, model: echo, price: {prompt: 1000, completion: 1000},
+     options: {fail: unavailable, fail_after: 1, fail_times: 1}}
   - {name: small, kind: llm, backend: echo, model: echo, context_window: 20}
   - {name: words, kind: retriever, backend: hashing, model: hashing, options: {dimensions: 8}}
 compositions:
@@ -348,6 +350,20 @@ def test_of_many_answers_the_unfinished_ones_are_charged_too(door, folder):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert spent(client, folder).usd == pytest.approx(4 * (1 + 8 + 5) * 1000 / 1e6)
+
+
+def test_a_stream_that_breaks_is_charged_as_one_that_its_client_left(door, folder):
+    client = door(usd=10.0)
+    body = {"model": "torn", "prompt": ["a b", "a b"], "max_tokens": 5, "stream": True}
+    with client.stream("POST", "/v1/completions", json=body) as stream:
+        assert "[DONE]" not in stream.read().decode()
+    until = time.monotonic() + 10
+    while not spent(client, folder).usd:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    set_aside, answered = (1 + 8 + 5) * 1000 / 1e6, (2 + 2) * 1000 / 1e6
+    each = [pytest.approx(set_aside + other) for other in (set_aside, answered)]
+    assert spent(client, folder).usd in each  # the other one may have been complete
 
 
 def test_one_request_asks_for_so_many_answers_and_no_more(door):
