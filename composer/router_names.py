@@ -42,8 +42,8 @@ class Thresholded(Protocol):
 def routed_compositions(registry: Registry) -> Mapping[str, Composition]:
     """Return router name -> the composition that lends it its experts, strategy and limits.
 
-    That is the first in the file with this router; another router of the same name is called by
-    the name of its composition.
+    That is the first in the file with this router. Another router of the same name is called by
+    the name of its composition, and so is one whose folder no HTTP header could name.
     """
     found: dict[str, Composition] = {}
     for composition in registry.compositions.values():
@@ -51,7 +51,8 @@ def routed_compositions(registry: Registry) -> Mapping[str, Composition]:
         if router is None:
             continue
         name = PurePath(router).name if isinstance(router, str) else router.type
-        if name in found and found[name].router != router:
+        is_taken = name in found and found[name].router != router
+        if is_taken or not (name.isascii() and name.isprintable()):
             name = composition.name
         found.setdefault(name, composition)
     return found

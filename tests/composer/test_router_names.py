@@ -29,6 +29,7 @@ compositions:
   - {name: ranked, experts: [expert-0, expert-1], router: routers/linear}
   - {name: later, router: routers/untrained}
   - {name: again, router: elsewhere/pairwise}
+  - {name: foreign, experts: [expert-0, expert-1], router: routers/自動}
   - {name: "router:own@0.5", experts: [other]}
 """
 
@@ -43,6 +44,7 @@ def registry(pairwise, tmp_path_factory):
     folder = tmp_path_factory.mktemp("named")
     pairwise.save(folder / "routers" / "pairwise")
     pairwise.save(folder / "elsewhere" / "pairwise")
+    pairwise.save(folder / "routers" / "自動")
     LinearRouter(encoder=HashingEncoder(64)).fit(DATA).save(folder / "routers" / "linear")
     (folder / "experts.yaml").write_text(FILE)
     return Registry.load(folder / "experts.yaml")
@@ -142,3 +144,9 @@ def test_the_command_line_finds_a_threshold_for_a_share(registry, pairwise):
     assert len(ok("threshold", "pairwise", cwd=folder).splitlines()) == 11
     for name, message in (("linear", "has no threshold"), ("pairwize", "did you mean 'pairwise'")):
         assert message in run("threshold", name, cwd=folder).stderr
+
+
+def test_a_router_whose_folder_is_no_name_is_called_as_its_composition(composer):
+    assert composer.query("hello", model="router:foreign@0.5").model == "router:foreign@0.5"
+    with pytest.raises(UnknownNameError):
+        composer.query("hello", model="router:自動@0.5")
