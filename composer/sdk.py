@@ -271,16 +271,18 @@ class Composer:
                 seconds=self.registry.expert(model).limits.seconds or RequestLimits().seconds,
                 began=began,
             )
+        who, seconds = f"composition {model!r}", composition.limits.seconds
         if self._routing.is_quick(prompt, model):
             decision = self._decide(prompt, model)
         else:  # an encoder computes for milliseconds, the first call loads it for seconds
-            decision = await asyncio.to_thread(self._decide, prompt, model)
+            async with deadline(who, seconds, of="decision"):
+                decision = await asyncio.to_thread(self._decide, prompt, model)
         return Plan(
             prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
             decision=decision,
             model=composition.name,
-            who=f"composition {model!r}",
-            seconds=composition.limits.seconds,
+            who=who,
+            seconds=seconds,
             strategy=composition.strategy,
             fallbacks=composition.fallbacks,
             began=began,
