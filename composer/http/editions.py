@@ -77,7 +77,7 @@ class Editions:
             if isinstance(found, RegistryError):
                 raise found
             composer = await asyncio.to_thread(self._built, found)
-        except ComposerError as error:
+        except (ComposerError, OSError) as error:  # such as a folder that may not be read
             self._note(error=str(error))
             logger.error("the edit was refused, the last good one serves on: %s", error)
         else:

@@ -113,6 +113,16 @@ def test_an_edit_that_only_building_shows_wrong_is_refused(raw, path):
     assert words(say(raw)) == "one"
 
 
+def test_edits_are_followed_after_one_that_the_system_refuses(raw, path):
+    wrong = f"  - {{name: auto, experts: [bird, sloth], router: {'a' * 300}}}\n"
+    hashing = "  - {name: hash, kind: retriever, backend: hashing, model: hashing}\n"
+    write(path, f"{FIRST}{hashing}compositions:\n{wrong}")
+    until(lambda: raw.get("/admin/registry").json()["last_reload"])
+    assert "File name too long" in raw.get("/admin/registry").json()["last_reload"]["error"]
+    write(path, FIRST.replace("reply: one", "reply: two"))
+    until(lambda: words(say(raw)) == "two")
+
+
 BROKEN = """\
 compositions:
   - {name: auto, experts: [bird, sloth], router: routers/auto}
