@@ -63,6 +63,8 @@ def read_deployment(entry: Section, defaults: Defaults) -> Deployment | None:
             raise ValueError("api_base: is missing; write the server's address")
         if "@" in url.split("/")[2]:
             raise ValueError("api_base: holds a user or password; write it without")
+        if "?" in url:  # some servers take their key there
+            raise ValueError("api_base: holds a query; write it without")
     except ValueError as error:
         entry.reading.leave(entry.path, f"{group or 'an entry without model_name'}: {error}")
         return None

@@ -61,7 +61,7 @@ class Groups:
         aliases = self._shaped(settings, "model_group_alias", dict)
         for alias, target in aliases.items() if aliases else ():
             group = target.get("model") if isinstance(target, Mapping) else target
-            if group in self.members and alias not in self.members and _NAME.fullmatch(alias):
+            if self._has(group) and alias not in self.members and _NAME.fullmatch(alias):
                 self._aliases[alias] = group
             else:
                 self._leave(
@@ -121,9 +121,12 @@ class Groups:
     def _known(self, settings: Section, key: str, targets: Any) -> list[str]:
         names = targets if isinstance(targets, list) else []
         for name in names:
-            if name not in self.members:
-                self._leave(settings, key, f"{name!r} is not here, so nobody falls back to it")
-        return [name for name in names if name in self.members]
+            if not self._has(name):
+                self._leave(settings, key, f"{name!r:.80} is not here, so nobody falls back to it")
+        return [name for name in names if self._has(name)]
+
+    def _has(self, name: Any) -> bool:
+        return isinstance(name, str) and name in self.members
 
     def _leave(self, settings: Section, key: str, why: str) -> None:
         settings.reading.leave((*settings.path, key), why)

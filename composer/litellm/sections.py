@@ -1,5 +1,6 @@
 """The file as it is read: whatever is not taken from it is told, with its line."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +70,9 @@ class Section:
         """Return the first of these that is a number above 0."""
         for key in keys:
             value = self.values.get(key)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-                return float(self.take(key))
+            if (number := _number(value)) is not None and 0 < number < math.inf:
+                self.take(key)
+                return number
             if value is not None:
                 self.leave(key, "is no number above 0")
         return None
@@ -88,3 +90,11 @@ class Section:
         """Tell of every key that nobody took."""
         for key in list(self.values):
             self.leave(key, whys.get(key, _NOTHING_LIKE_IT))
+
+
+def _number(value: Any) -> float | None:
+    """Read a number; YAML takes 1e-6, as LiteLLM's own examples write it, for a text."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None

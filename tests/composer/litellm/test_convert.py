@@ -214,3 +214,45 @@ def test_json_for_machines(tmp_path):
     said = json.loads(run(BALANCED, "--out", tmp_path / "experts.yaml", "--json").stdout)
     assert said["experts"] == ["small-1", "small-2", "big-1"]
     assert said["left"][0].keys() == {"line", "key", "why"}
+
+
+def entry(**params):
+    return {"model_name": "a", "litellm_params": {"model": "openai/a", **params}}
+
+
+def document(*entries, **sections):
+    return json.dumps({"model_list": entries or [entry()], **sections})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_group_alias": {"b": ["a"]}},
+        {"fallbacks": [{"a": [{"model": "b"}]}]},
+        {"default_fallbacks": [{"model": "b"}]},
+    ],
+)
+def test_what_names_no_group_is_told(tmp_path, settings):
+    assert "is not here" in converted_text(tmp_path, document(router_settings=settings))
+
+
+def converted_text(tmp_path, text):
+    return "\n".join(one.why for one in written(tmp_path, text).left)
+
+
+def test_numbers_as_yaml_reads_no_numbers_and_such_as_nobody_means(tmp_path):
+    text = (
+        "model_list: [{model_name: a, litellm_params: {model: openai/a, max_tokens: .inf, "
+        "timeout: .inf, input_cost_per_token: 1e-6, output_cost_per_token: 2.5e-06}}]\n"
+    )
+    spec = written(tmp_path, text).registry.experts["a"]
+    assert (spec.price.prompt, spec.price.completion) == (1.0, 2.5)
+    assert (spec.limits.max_tokens, spec.limits.seconds) == (None, None)
+
+
+def test_an_address_that_may_hold_a_key_is_not_copied(tmp_path):
+    secret = "https://host.example/v1?api_key=sk-secret"
+    with pytest.raises(RegistryError) as raised:
+        written(tmp_path, document(entry(api_base=secret)))
+    assert "sk-secret" not in str(raised.value)
+    assert "a query" in str(raised.value)
