@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from composer.checks import check_registry
 from composer.sdk import Composer
-from experts_registry.errors import ComposerError, RegistryError
+from experts_registry.errors import ComposerError, PluginError, RegistryError
 from experts_registry.registry import Registry
 from experts_registry.watch import watch
 
@@ -76,8 +76,9 @@ class Editions:
         try:
             if isinstance(found, RegistryError):
                 raise found
-            composer = await asyncio.to_thread(self._built, found)
-        except (ComposerError, OSError) as error:  # such as a folder that may not be read
+            with _as_refusal():
+                composer = await asyncio.to_thread(self._built, found)
+        except ComposerError as error:
             self._note(error=str(error))
             logger.error("the edit was refused, the last good one serves on: %s", error)
         else:
@@ -112,6 +113,20 @@ class Editions:
         self.reloads["ok" if error is None else "refused"] += 1
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.last_reload = {"ok": error is None, "time": now, "error": error}
+
+
+@contextmanager
+def _as_refusal() -> Iterator[None]:
+    """Refuse an edit whatever is wrong with it: one bad edit must not end the following of others.
+
+    A plug-in that it names may raise anything, and the system may refuse to read a folder.
+    """
+    try:
+        yield
+    except ComposerError:
+        raise
+    except Exception as error:
+        raise PluginError(f"cannot be built: {type(error).__name__}: {error}") from error
 
 
 def _mistakes(registry: Registry) -> list[str]:

@@ -113,12 +113,32 @@ def test_an_edit_that_only_building_shows_wrong_is_refused(raw, path):
     assert words(say(raw)) == "one"
 
 
-def test_edits_are_followed_after_one_that_the_system_refuses(raw, path):
-    wrong = f"  - {{name: auto, experts: [bird, sloth], router: {'a' * 300}}}\n"
+BUGGY = """\
+from dataclasses import dataclass
+from routers.policies import Policy
+
+@dataclass(frozen=True)
+class Buggy(Policy):
+    def _choose(self, ballot):
+        raise KeyError("bug")
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (f"router: {'a' * 300}", "File name too long"),
+        ("select: {policy: 'buggy:Buggy'}", "KeyError: 'bug'"),
+    ],
+)
+def test_edits_are_followed_after_one_that_nobody_foresaw(raw, path, monkeypatch, keys, said):
+    (path.parent / "buggy.py").write_text(BUGGY)
     hashing = "  - {name: hash, kind: retriever, backend: hashing, model: hashing}\n"
-    write(path, f"{FIRST}{hashing}compositions:\n{wrong}")
+    monkeypatch.syspath_prepend(path.parent)
+    auto = f"compositions:\n  - {{name: auto, experts: [bird, sloth], {keys}}}\n"
+    write(path, FIRST + hashing + auto)
     until(lambda: raw.get("/admin/registry").json()["last_reload"])
-    assert "File name too long" in raw.get("/admin/registry").json()["last_reload"]["error"]
+    assert said in raw.get("/admin/registry").json()["last_reload"]["error"]
     write(path, FIRST.replace("reply: one", "reply: two"))
     until(lambda: words(say(raw)) == "two")
 
