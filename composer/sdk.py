@@ -74,7 +74,8 @@ class Composer:
         if workers:
             from composer.ray_dispatch import RayDispatcher
 
-            dispatcher = RayDispatcher(registry.llms)
+            held = older if isinstance(older, RayDispatcher) else None
+            dispatcher = RayDispatcher(registry.llms, before=held)
         else:
             shared = older if isinstance(older, LocalDispatcher) else None
             dispatcher = LocalDispatcher(registry.llms, before=shared)
