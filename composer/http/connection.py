@@ -58,7 +58,7 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         scope["app"] = self  # makes the router raise what it would answer as plain text
-        scope["request_id"] = f"req_{uuid4().hex}"
+        scope.setdefault("request_id", f"req_{uuid4().hex}")
         sending = _Sending(send, scope["request_id"])
         try:
             await self._app(scope, receive, sending)
