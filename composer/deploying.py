@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import yaml
 
 from composer.http.server import is_loopback, listening, require_keys, shown
-from composer.ray_environment import proxy_binary, serve_environment
+from composer.ray_environment import end_proxies, proxy_binary, serve_environment
 from experts_registry.errors import CapacityError, OptionError
 from experts_registry.registry import Registry
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 APP = "expert-composer"
 DRAIN_SECONDS = 30.0
 OBJECT_STORE_BYTES = 256 * 2**20  # requests do not pass through it
+LONGEST_FOLDER = 26  # of a socket's 97 characters; Ray Serve puts its own between
 PROXY_SECONDS = 30.0  # that a proxy may take to hear of the replicas
 REQUESTS = 1000  # that a replica answers at once; experts have bounds of their own
 
@@ -111,9 +112,19 @@ def config_text(plan: Plan) -> str:
 
 
 def environment(folder: Path, *, is_fast: bool) -> Mapping[str, str]:
-    """Make a private folder, and return the variables of `serve_environment` for ``ray start``."""
+    """Make a private folder, and return the variables of `serve_environment` for ``ray start``.
+
+    Raises:
+        OptionError: its path is too long.
+    """
+    folder = folder.absolute()
+    if len(str(folder)) > LONGEST_FOLDER:
+        raise OptionError(
+            f"--environment: {folder} has {len(str(folder))} characters; sockets go into it, whose "
+            f"paths must be short: use at most {LONGEST_FOLDER}, such as /tmp/ec"
+        )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return serve_environment(folder.absolute(), is_fast=is_fast)
+    return serve_environment(folder, is_fast=is_fast)
 
 
 def deploy(plan: Plan, *, is_fast: bool, is_blocking: bool, ready: Callable[[str], None]) -> None:
@@ -140,13 +151,16 @@ def deploy(plan: Plan, *, is_fast: bool, is_blocking: bool, ready: Callable[[str
             "--no-blocking: the cluster of this machine would end with this command; name one that "
             "runs in RAY_ADDRESS, or leave the option out"
         )
-    with tempfile.TemporaryDirectory(prefix="ec-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as folder:
         if is_ours:
             listening(plan.host, plan.port).close()  # HAProxy would try in silence
             os.environ.update(serve_environment(Path(folder), is_fast=is_fast))
             if is_fast and proxy_binary() is None:
                 logger.warning("HAProxy is not installed: Ray Serve's own proxy stands in front")
-        _run(plan, registry, is_ours, is_blocking, ready)
+        try:
+            _run(plan, registry, is_ours, is_blocking, ready)
+        finally:
+            end_proxies(Path(folder))
 
 
 def _run(

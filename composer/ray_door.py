@@ -4,6 +4,7 @@
 ``expert-composer deploy --print-config`` writes one.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -115,7 +116,15 @@ class _Named:
                 message["headers"] = [*headers, (b"x-composer-replica", self._name)]
             await send(message)
 
-        await self._app(scope, receive, named)
+        async def staying() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                # Serve cancels this request as well. Were the app to do so too, the second time
+                # would interrupt what the first one cleans up: upstream calls would live on.
+                await asyncio.Event().wait()
+            return message
+
+        await self._app(scope, staying, named)
 
 
 def _uuid(scope: Scope) -> str | None:

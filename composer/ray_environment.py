@@ -6,11 +6,13 @@ Ray is imported and inherited from there. A value that the user has set stays.
 
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["proxy_binary", "serve_environment"]
+__all__ = ["end_proxies", "proxy_binary", "serve_environment"]
 
 LONGEST_STREAM = 3600  # seconds; an HAProxy that was replaced ends after these, with its streams
 DEREGISTER_SECONDS = 2  # until HAProxy, on the same machine, knows that a replica leaves
@@ -22,17 +24,20 @@ for word; do
   [ "$before" = -f ] && sed -i -f "{folder}/haproxy.sed" "$word"
   before=$word
 done
+echo $$ >> "{folder}/pids"
 exec "{binary}" "$@"
 """
 # Ray Serve lets HAProxy's own pages listen on every interface, and everybody on this machine
 # command it through its socket. While no replica is there, it and the proxy behind it answer
-# in plain text, 500 and 404; we never do. Of two request ids, the client's would win over ours.
+# in plain text, 500 and 404; we never do. Of two request ids, the client's would win over ours. A
+# client that hangs up is noticed surely only where its whole request had come first.
 _SED = """\
 s/^\\( *bind \\)\\*\\?:{stats}$/\\1127.0.0.1:{stats}/
 s/^\\( *bind \\)\\*\\?:{metrics}$/\\1127.0.0.1:{metrics}/
 s/^\\( *stats socket .*mode \\)666/\\1600/
 s|^\\( *errorfile 50[234] \\).*|\\1{folder}/unavailable.http|
 s|^.*return status 404 .*|    http-request return status 503 errorfile {folder}/unavailable.http|
+/^ *option abortonclose/a\\    option http-buffer-request
 /^frontend http_frontend/a\\    http-request del-header x-request-id\\
     http-response return status 503 errorfile {folder}/unavailable.http if {plain}
 """
@@ -108,6 +113,16 @@ def proxy_binary() -> str | None:
     except (ImportError, FileNotFoundError):
         return None
     return binary
+
+
+def end_proxies(folder: Path) -> None:
+    """End every HAProxy of this folder that outlived Ray, as it does where Ray is killed."""
+    with suppress(FileNotFoundError):
+        for pid in (folder / "pids").read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                # The id may be somebody else's by now.
+                if str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGTERM)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """A real door over echo experts and a real upstream, and clients of it."""
 
+import socket
 from pathlib import Path
 
 import httpx
@@ -69,3 +70,14 @@ def client(url):
         http_client=openai.DefaultHttpxClient(trust_env=False),
     ) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Return a port that nobody listens on."""
+
+    def found():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return listener.getsockname()[1]
+
+    return found

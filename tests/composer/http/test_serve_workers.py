@@ -1,24 +1,21 @@
 """``serve --workers`` as a user runs it: one server on a Ray cluster of its own."""
 
 import os
-import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.composer.http.processes import COMMAND, descendants, title, url_of
 from tests.composer.http.servers import until
 
 pytestmark = pytest.mark.ray
 
-COMMAND = [sys.executable, "-c", "from composer.cli import main; main()"]
 FILE = """\
 version: 1
 experts:
@@ -41,9 +38,7 @@ class Server:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        url = re.search(r"http://[^/]+", line := self.process.stdout.readline())
-        assert url, line + self.process.stderr.read()
-        self.url = url.group()
+        self.url = url_of(self.process)
         self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def say(self, model, text="hello there", **fields):
@@ -64,28 +59,6 @@ class Server:
     def workers(self):
         """The processes that run experts on this server's cluster."""
         return {pid for pid in descendants(self.process.pid) if "_ExpertActor" in title(pid)}
-
-
-def title(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def descendants(root):
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit():
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(stat[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {root}
 
 
 @pytest.fixture(scope="module")
