@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from composer.opening import open_embedder, open_llm
+from composer.opening import open_embedder, open_llm, open_reranker
 from composer.routing import Routing
 from experts_registry.errors import ComposerError
 from experts_registry.lines import KeyPath, parse_yaml, read_text
@@ -69,7 +69,8 @@ def _check_expert(spec: ExpertSpec, models: bool) -> list[Finding]:
         return [Finding(f"{what}; set it before asking", "note")]
     try:
         # Reads the options and compares offers; weights load at the first call.
-        open_llm(spec) if spec.kind == "llm" else open_embedder(spec)
+        opening = {"llm": open_llm, "retriever": open_embedder, "reranker": open_reranker}
+        opening[spec.kind](spec)
         return [_check_model(spec)] if models else []
     except ComposerError as error:
         return [Finding(str(error), "error")]
@@ -78,7 +79,7 @@ def _check_expert(spec: ExpertSpec, models: bool) -> list[Finding]:
 def _check_model(spec: ExpertSpec) -> Finding:
     from experts_registry.sources import is_local, locate
 
-    if spec.backend not in {"transformers", "sentence_transformers"}:
+    if spec.backend not in {"transformers", "sentence_transformers", "cross_encoder"}:
         return Finding(f"expert {spec.name!r}: has no model file to check")
     if not is_local(spec.sources[0]):
         return Finding(f"expert {spec.name!r}: {spec.sources[0]} is a hub name; not looked up")

@@ -20,6 +20,7 @@ from composer.cells import Row, answered, digest_of, failed, has_answer, is_fini
 from composer.graders import grade
 from composer.journal import Journal
 from composer.queries import Query
+from composer.retries import Retries
 from composer.tally import Collected, OnProgress, Tally
 from experts_registry.errors import (
     CapacityError,
@@ -109,11 +110,13 @@ class _Run:
         self.pool = pool
         self.on_progress = on_progress
         self.tallies: dict[str, Tally] = {}
+        self.retries: dict[str, Retries] = {}
 
     async def all(
         self, queries: Sequence[Query], experts: Mapping[str, ExpertSpec], concurrency: int
     ) -> None:
         """Fill every cell: each expert has its own workers, which share its queries."""
+        self.retries = {name: Retries(spec.limits) for name, spec in experts.items()}
         try:
             async with asyncio.TaskGroup() as group:
                 for spec in experts.values():
@@ -161,7 +164,7 @@ class _Run:
         began = time.perf_counter()
         failure: ComposerError | None = None
         try:
-            generation = await self.call(spec.name, query.prompt)
+            generation = await self._answer(query, spec)
         except ComposerError as error:
             failure = error
             row = failed(query, spec, _told(error), time.perf_counter() - began)
@@ -178,6 +181,19 @@ class _Run:
             tally = replace(tally, given_up=_told(failure))
             logger.error(_GIVEN_UP, spec.name, _HOPELESS_AFTER, failure)
         self._tell(spec.name, tally)
+
+    async def _answer(self, query: Query, spec: ExpertSpec) -> Generation:
+        """Ask, and ask again where that may help."""
+        retries, tries = self.retries[spec.name], 0
+        while True:
+            retries.earn()
+            try:
+                return await self.call(spec.name, query.prompt)
+            except ComposerError as error:
+                tries += 1
+                if (wait := retries.wait(error, tries, None)) is None:
+                    raise
+            await asyncio.sleep(wait)
 
     async def _graded(self, row: Row, query: Query) -> Row:
         """Grade off the event loop: code runs for seconds, and calls go on meanwhile."""

@@ -15,10 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from experts_registry.errors import DataError
+from experts_registry.errors import DatabaseError, DataError
 
 __all__ = ["Database"]
 
+_MAKING = 7_160_437_122  # any number that no other program locks there
 _HINTS = (
     ("locked", "another program holds it; try again, or end that program"),
     ("full", "make room on the disk"),
@@ -42,7 +43,8 @@ class Database:
             commits to an SQLite file; the end of the process, a kill too, costs nothing.
 
     Raises:
-        DataError: the URL or its driver is not there; later, whatever the database refuses.
+        DataError: the URL or its driver is not there; later a `DatabaseError`, whatever the
+            database refuses.
     """
 
     def __init__(
@@ -122,6 +124,9 @@ class Database:
         if self._is_sqlite:
             self._turn_wal_on()
         with self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                # Two that make a table at once: there IF NOT EXISTS does not help the slower.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
             for table in self._tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
@@ -151,9 +156,9 @@ class Database:
             cause = str(getattr(error, "orig", None) or type(error).__name__).strip()
             hint = next((hint for sign, hint in _HINTS if sign in cause), "see that it can be used")
             hint = hint.format(what=self._what)
-            raise DataError(f"{self._what}: {self.where}: {cause}; {hint}") from None
+            raise DatabaseError(f"{self._what}: {self.where}: {cause}; {hint}") from None
         except OSError as error:
-            raise DataError(
+            raise DatabaseError(
                 f"{self._what}: {self.where}: {error.strerror}; "
                 f"name another file under '{self._what}:'"
             ) from error

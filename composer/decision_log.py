@@ -3,9 +3,10 @@
 A request hands its row to a bounded queue and goes on. A thread writes what has come in, one
 transaction every ``flush_seconds``. When the process is killed, the rows of that last interval and
 of the transaction in the making are lost; a power cut may also cost what the system had not yet
-put on the disk. PostgreSQL by URL is written portably, but was not tried.
+put on the disk.
 """
 
+import itertools
 import logging
 import queue
 import threading
@@ -19,12 +20,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from composer.database import Database
+from composer.decision_sums import Sums, calls_by_expert, requests_by_model, sums_of
 from composer.decisions import Logged
 from experts_registry.errors import DataError, OptionError
 
 __all__ = ["DecisionLog", "Logged"]
 
 logger = logging.getLogger(__name__)
+
+NamedSums = tuple[str, str, Sums]  # a minute, a name, and what it came to
 
 _BATCH = 500  # most rows of a transaction
 _METADATA = sa.MetaData()
@@ -80,6 +84,7 @@ class DecisionLog:
         self.where = self._database.where
         self._keep_query, self._flush_seconds = keep_query, flush_seconds
         self._queue: queue.Queue[Logged | threading.Event] = queue.Queue(waiting)
+        self._batch: list[Logged | threading.Event] = []  # what the thread holds
         self._dropped = 0
         self._is_closed = False
         self._lock = threading.Lock()
@@ -89,6 +94,21 @@ class DecisionLog:
     def dropped(self) -> int:
         """How many rows were not written: the queue was full, or the database refused them."""
         return self._dropped
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are not written yet."""
+        return len(self._batch) + self._queue.qsize()
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest row that is not written yet was added."""
+        with self._queue.mutex:
+            waiting = [*self._batch, *itertools.islice(self._queue.queue, 2)]
+        times = [each.time for each in waiting if isinstance(each, Logged)]
+        if not times:
+            return 0.0
+        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(times[0])).total_seconds())
 
     def add(self, logged: Logged) -> None:
         """Log a request; never waits and never fails."""
@@ -145,6 +165,7 @@ class DecisionLog:
         model: str | None = None,
         since: datetime | None = None,
         status: str | int | None = None,
+        failed: bool = False,
     ) -> list[Logged]:
         """Return the last requests, newest first.
 
@@ -154,6 +175,7 @@ class DecisionLog:
             model: what was asked for.
             since: not before this; aware of its time zone.
             status: an HTTP status, or a class of them: ``5xx``.
+            failed: only what did not end well: statuses from 400 on.
         """
         query = sa.select(*_SHOWN)
         for column, value in ((_ROWS.c.expert, expert), (_ROWS.c.model, model)):
@@ -163,7 +185,23 @@ class DecisionLog:
             query = query.where(_ROWS.c.time >= _moment(since))
         if status is not None:
             query = query.where(_ROWS.c.status.between(*_statuses(str(status))))
+        if failed:
+            query = query.where(_ROWS.c.status >= 400)
         return self._select(query, limit)
+
+    def sums(self, since: str) -> tuple[list[NamedSums], list[NamedSums]]:
+        """Return sums by minute since a moment: of the requests by model, the calls by expert.
+
+        Args:
+            since: in UTC, as the log writes times; ``2026-11-25T16:21`` for example.
+        """
+        if not self._database.exists():
+            return [], []
+        with self._database.reading() as connection:
+            dialect = connection.dialect.name
+            queries = requests_by_model(_ROWS, since), calls_by_expert(_ROWS, since, dialect)
+            requests, calls = ([*sums_of(connection.execute(query))] for query in queries)
+            return requests, calls
 
     def prune(self, days: float) -> int:
         """Delete what is older; return how many rows that were.
@@ -205,8 +243,9 @@ class DecisionLog:
     def _run(self) -> None:
         while not (self._is_closed and self._queue.empty()):
             with suppress(queue.Empty):
-                batch = [self._queue.get(timeout=0.5)]
-                self._write(self._gathered(batch))
+                self._batch = [self._queue.get(timeout=0.5)]
+                self._write(self._gathered(self._batch))
+                self._batch = []
 
     def _gathered(self, batch: list[Logged | threading.Event]) -> list[Logged | threading.Event]:
         """Wait for more, until it is time to write."""

@@ -13,7 +13,7 @@ from composer.trace import Answer, Step
 from experts_registry.types import Usage
 from routers.decision import Candidate, Decision
 
-__all__ = ["Logged"]
+__all__ = ["Logged", "error_class"]
 
 _LONGEST = 255  # characters of a name; clients choose some of them
 _COLUMNS = ("router", "reason")  # of a decision, with columns of their own
@@ -91,7 +91,7 @@ class Logged:
             status=status,
             model=model,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            steps=tuple(replace(step, error=_class(step.error)) for step in steps),
+            steps=tuple(replace(step, error=error_class(step.error)) for step in steps),
             cost=sum(step.cost for step in steps),
             prompt_tokens=sum(step.usage.prompt_tokens for step in steps),
             completion_tokens=sum(step.usage.completion_tokens for step in steps),
@@ -141,7 +141,7 @@ def _decision(values: dict[str, Any]) -> Decision:
     return Decision(**fields)
 
 
-def _class(error: str | None) -> str | None:
+def error_class(error: str | None) -> str | None:
     """Return the class of an error that reads ``Class: text``."""
     if error is None:
         return None

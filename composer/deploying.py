@@ -15,7 +15,8 @@ from urllib.request import urlopen
 
 import yaml
 
-from composer.http.server import is_loopback, listening, require_keys, shown
+from composer.http.origin import is_loopback
+from composer.http.server import listening, require_keys, shown
 from composer.ray_environment import end_proxies, proxy_binary, serve_environment
 from experts_registry.errors import CapacityError, OptionError
 from experts_registry.registry import Registry

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from composer.opening import open_llm
+from composer.status import Tier
 from experts_registry.errors import (
     ComposerError,
     ExpertReplyError,
@@ -51,6 +52,10 @@ class Dispatcher(Protocol):
 
     async def load(self, expert: str) -> None:
         """Make an expert ready before its first call."""
+        ...
+
+    def tier(self, expert: str) -> Tier:
+        """Say where an expert's weights are now."""
         ...
 
     async def aclose(self) -> None:
@@ -98,7 +103,7 @@ class Slots:
 
 @asynccontextmanager
 async def deadline(
-    who: str, seconds: float | None, *, left: float | None = None
+    who: str, seconds: float | None, *, left: float | None = None, of: str = "answer"
 ) -> AsyncIterator[None]:
     """Turn the passing of ``seconds``, or what is left of them, into an `ExpertTimeoutError`."""
     try:
@@ -107,31 +112,77 @@ async def deadline(
     except TimeoutError:
         if not scope.expired():
             raise
-        raise ExpertTimeoutError(
-            f"{who}: no answer within {seconds} s; raise limits.seconds, ask for fewer tokens, "
-            "or use a faster expert"
-        ) from None
+        raise _too_late(who, seconds, of) from None
 
 
-async def timed(chunks: AsyncIterator[T], who: str, seconds: float | None) -> AsyncGenerator[T]:
-    """Pass items on until ``seconds`` have passed in total.
+async def timed(
+    chunks: AsyncIterator[T], who: str, seconds: float | None, *, left: float | None = None
+) -> AsyncGenerator[T]:
+    """Pass items on until ``seconds``, or what is left of them, have passed in total.
 
-    Each wait has a scope of its own: one around a ``yield`` would belong to whichever task
-    asked for the first item.
+    One timer for all items: a scope around a ``yield`` would belong to whichever task asked for
+    the first one, and a scope an item would be half of its cost.
     """
-    if seconds is None:  # most streams: a scope an item would be half of their cost
+    if seconds is None:
         async for item in chunks:
             yield item
         return
-    now = asyncio.get_running_loop().time
-    end = now() + seconds
-    while True:
-        async with deadline(who, seconds, left=end - now()):
+    alarm = _Alarm(seconds if left is None else left)
+    try:
+        while True:
             try:
-                item = await anext(chunks)
+                with alarm.watching():
+                    item = await anext(chunks)
             except StopAsyncIteration:
                 return
-        yield item
+            except TimeoutError:
+                if not alarm.has_rung:
+                    raise
+                raise _too_late(who, seconds) from None
+            yield item
+    finally:
+        alarm.stop()
+
+
+class _Alarm:
+    """Wakes whichever task waits when the time is up, and those that come later at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.has_rung = False
+        self._task: asyncio.Task[Any] | None = None
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._ring)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Raise `TimeoutError` in here when the time is up."""
+        if self.has_rung:
+            raise TimeoutError
+        task = self._task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        try:
+            yield
+        except asyncio.CancelledError:
+            # Ours, unless somebody else cancels at the same time.
+            if self.has_rung and task is not None and task.uncancel() <= cancelled:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._task = None
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        self.has_rung = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _too_late(who: str, seconds: float | None, of: str = "answer") -> ExpertTimeoutError:
+    return ExpertTimeoutError(
+        f"{who}: no {of} within {seconds:.4g} s; raise limits.seconds, ask for fewer tokens, "
+        "or use a faster expert"
+    )
 
 
 @dataclass
@@ -212,6 +263,12 @@ class LocalDispatcher:
         load = getattr(await self._llm(expert), "load", None)
         if load is not None:
             await asyncio.to_thread(load)
+
+    def tier(self, expert: str) -> Tier:
+        """Say where an expert's weights are now."""
+        kept = self._open.get(expert)
+        tier: Tier = "disk" if kept is None else getattr(kept.llm, "tier", "host")
+        return tier
 
     async def aclose(self) -> None:
         """Close every expert; calls after that are refused."""

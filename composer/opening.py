@@ -5,9 +5,9 @@ from typing import Any
 from experts_registry.errors import ComposerError, OffersError, PluginError, RegistryError
 from experts_registry.plugins import load_plugin
 from experts_registry.schema import ExpertSpec
-from experts_registry.types import LLM, Embedder
+from experts_registry.types import LLM, Embedder, Reranker
 
-__all__ = ["open_embedder", "open_llm"]
+__all__ = ["open_embedder", "open_llm", "open_reranker"]
 
 
 def open_llm(spec: ExpertSpec) -> LLM:
@@ -32,6 +32,16 @@ def open_embedder(spec: ExpertSpec) -> Embedder:
         raise RegistryError(
             f"expert {spec.name!r}: backend {spec.backend!r} does not embed; "
             "use sentence_transformers"
+        )
+    return backend
+
+
+def open_reranker(spec: ExpertSpec) -> Reranker:
+    """Build the backend of a reranker, as `open_llm` does for an LLM."""
+    backend = _open(spec, "reranker")
+    if not isinstance(backend, Reranker):
+        raise RegistryError(
+            f"expert {spec.name!r}: backend {spec.backend!r} does not rank; use cross_encoder"
         )
     return backend
 

@@ -19,6 +19,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 from composer import ray_cluster
 from composer.dispatch import LocalDispatcher, deadline, timed
 from composer.ray_worker import Crew, Replica
+from composer.status import Tier
 from experts_registry.errors import ComposerError, ExpertUnavailableError, unknown_name
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Chunk, Generation, Prompt
@@ -95,6 +96,13 @@ class RayDispatcher:
         replicas = self._crews[expert].replicas
         await asyncio.gather(*(self._call(expert, "load", replica=r) for r in replicas))
         return None
+
+    def tier(self, expert: str) -> Tier:
+        """Say where an expert's weights are: of one on a worker, what it reserves says so."""
+        spec = self._spec(expert)
+        if expert not in self._crews:
+            return self._here.tier(expert)
+        return "device" if spec.resources.gpus else "host"
 
     async def pids(self, expert: str) -> list[int]:
         """Return the process ids of an expert's workers."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from composer.opening import open_embedder
+from composer.opened import Opened
+from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
 from experts_registry.errors import (
     ArtefactError,
@@ -43,14 +44,17 @@ class Routing:
         self._registry = registry
         self._routers: dict[str, Router | None] = {}
         self._selects: dict[str, Selecting] = {}
-        self._embedders: dict[str, Embedder] = {}
+        self.opened = Opened(registry)
         self._lock = threading.RLock()
 
     def composition(self, model: str) -> Composition | None:
         """Return the composition of that name, or None where ``model`` is one expert.
 
+        A router that is asked by name has one too, see `composer.router_names`.
+
         Raises:
             UnknownNameError: it is neither.
+            OptionError: a router's threshold is not in [0, 1].
         """
         known = self._registry.compositions
         if model in known:
@@ -59,12 +63,25 @@ class Routing:
             return None
         if model == AUTO:
             return Composition(name=AUTO)
-        if model in self._registry.retrievers:
-            raise UnknownNameError(f"model {model!r} is a retriever; ask an LLM or a composition")
-        raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms})
+        if (expert := self._registry.experts.get(model)) is not None:
+            raise UnknownNameError(
+                f"model {model!r} is a {expert.kind}; ask an LLM or a composition"
+            )
+        if (named := NamedRouter.find(str(model), self._registry)) is not None:
+            return named.composition
+        routers = (f"router:{name}" for name in routed_compositions(self._registry))
+        raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms, *routers})
 
-    def decide(self, prompt: Prompt, model: str) -> Decision:
-        """Choose experts for a prompt."""
+    def decide(
+        self, prompt: Prompt, model: str, *, avoid: Mapping[str, str] | None = None
+    ) -> Decision:
+        """Choose experts for a prompt.
+
+        Args:
+            prompt: what is asked.
+            model: a composition or an expert.
+            avoid: experts to choose only where there are no others, and why.
+        """
         composition = self.composition(model)
         if composition is None:
             spec = self._registry.expert(model)
@@ -80,8 +97,12 @@ class Routing:
         limit = composition.limits.usd_per_request
         excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
         if len(excluded) == len(specs):
-            raise _refusal(excluded)
-        router = self._router(composition)
+            return self._stand_in(composition, prompt, _refusal(excluded))
+        avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
+        if len(excluded) + len(avoided) < len(specs):
+            excluded |= avoided
+        named = NamedRouter.find(model, self._registry)
+        router = self._router(composition) if named is None else self.named(named)
         if router is None:
             return _without_router(composition, specs, excluded, prompt)
         select = self._selecting(composition, router)
@@ -99,6 +120,19 @@ class Routing:
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
 
+    def named(self, named: NamedRouter) -> Router:
+        """Return a router that is asked by name; errors as of `NamedRouter.apply`."""
+        return named.apply(self._router(named.lender))
+
+    def _stand_in(self, composition: Composition, prompt: Prompt, error: ComposerError) -> Decision:
+        """Return an expert that is named for prompts too long for all others."""
+        llms = self._registry.llms
+        if isinstance(error, ContextLengthError):
+            for name in composition.fallbacks.context_length:
+                if name in llms and not _excluded(llms[name], prompt):
+                    return Decision((name,), (), "the prompt is too long for the others")
+        raise error
+
     def encoder(self) -> Embedder:
         """Return what turns queries into the vectors that routers read.
 
@@ -111,28 +145,11 @@ class Routing:
                 f"{self._registry.path}: encoder: a router needs one; register a retriever "
                 "and name it under 'encoder:'"
             )
-        return self.embedder(spec.name)
-
-    def embedder(self, name: str) -> Embedder:
-        """Return a retriever, opened once.
-
-        Raises:
-            UnknownNameError: no retriever has that name.
-        """
-        with self._lock:
-            if name not in self._embedders:
-                retrievers = self._registry.retrievers
-                if name not in retrievers:
-                    raise unknown_name("retriever", name, retrievers)
-                self._embedders[name] = open_embedder(retrievers[name])
-            return self._embedders[name]
+        return self.opened.embedder(spec.name)
 
     def close(self) -> None:
-        """Free the retrievers."""
-        with self._lock:
-            for embedder in self._embedders.values():
-                embedder.close()
-            self._embedders.clear()
+        """Free the retrievers and rerankers."""
+        self.opened.close()
 
     def candidates(self, model: str) -> list[ExpertSpec]:
         """Return the experts that may come to answer a model.
@@ -143,7 +160,9 @@ class Routing:
         composition = self.composition(model)
         if composition is None:
             return [self._registry.expert(model)]
-        return [*self._members(composition).values()]
+        llms = self._registry.llms
+        fallbacks = {n: llms[n] for n in composition.fallbacks.experts if n in llms}
+        return [*{**self._members(composition), **fallbacks}.values()]
 
     def _members(self, composition: Composition) -> Mapping[str, ExpertSpec]:
         llms = self._registry.llms
@@ -164,11 +183,13 @@ class Routing:
             return self._routers[composition.name]
 
     def _selecting(self, composition: Composition, router: Router) -> Selecting:
+        experts, name = tuple(self._members(composition)), composition.name
+        if "@" in name and name not in self._registry.compositions:  # clients choose thresholds
+            return selecting(router, composition, experts)
         with self._lock:
-            if composition.name not in self._selects:
-                experts = tuple(self._members(composition))
-                self._selects[composition.name] = selecting(router, composition, experts)
-            return self._selects[composition.name]
+            if name not in self._selects:
+                self._selects[name] = selecting(router, composition, experts)
+            return self._selects[name]
 
     def _introduce(self, router: Router, composition: Composition) -> Router:
         """Tell a router what the file says of experts that it has no outcomes of."""

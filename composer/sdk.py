@@ -10,17 +10,21 @@ from types import CoroutineType
 from typing import Any, Self, TypeVar
 
 from composer.background import BackgroundLoop
+from composer.calling import Calling
 from composer.dispatch import Dispatcher, LocalDispatcher, deadline
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
+from composer.plan import Plan
 from composer.routing import Routing
+from composer.standing import Standings
+from composer.status import ExpertStatus
 from composer.strategies import Strategy
-from composer.streaming import ChunkStream, Plan, Progress, Stream, chunks_of
-from composer.trace import Answer, Ledger
+from composer.streaming import ChunkStream, Progress, Stream, chunks_of
+from composer.trace import Answer, Ledger, Trail
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
-from experts_registry.schema import ExpertSpec
-from experts_registry.types import Chunk, FloatArray, Generation, Message, Prompt, Role
+from experts_registry.schema import ExpertSpec, RequestLimits
+from experts_registry.types import Chunk, FloatArray, Message, Prompt, Role
 from routers.base import Decision
 
 __all__ = ["Composer"]
@@ -47,6 +51,7 @@ class Composer:
     def __init__(self, registry: Registry, *, dispatcher: Dispatcher | None = None) -> None:
         self.registry = registry
         self.dispatcher: Dispatcher = dispatcher or LocalDispatcher(registry.llms)
+        self._standings = Standings(registry.llms)
         self._routing = Routing(registry)
         self._feedback = FeedbackDesk(registry)
         self._exploration = Exploration(registry, lambda: self._feedback.store)
@@ -66,8 +71,9 @@ class Composer:
         Args:
             registry: the experts and compositions.
             workers: run them on Ray instead of in this process.
-            before: a composer of an older edition, whose answers may still get feedback here, and
-                whose open experts are shared where their specs are the same.
+            before: a composer of an older edition, whose answers may still get feedback here.
+                What it has open, and what it knows of how experts fail, is shared where their
+                specs are the same.
         """
         older = before.dispatcher if before is not None else None
         dispatcher: Dispatcher
@@ -82,6 +88,7 @@ class Composer:
         composer = cls(registry, dispatcher=dispatcher)
         if before is not None:
             composer._feedback.join(before._feedback)
+            composer._standings = Standings(registry.llms, before=before._standings)
         return composer
 
     # -- choose ---------------------------------------------------------------------------------
@@ -93,7 +100,8 @@ class Composer:
             UnknownNameError: no composition or expert is called ``model``.
             PromptError: the query is empty, or no expert may be asked.
         """
-        return self._routing.decide(Prompt.of(text_or_messages, **sampling), model)
+        prompt = Prompt.of(text_or_messages, **sampling)
+        return self._routing.decide(prompt, model, avoid=self._standings.left_alone())
 
     async def aroute(
         self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
@@ -121,6 +129,10 @@ class Composer:
         """
         return self._routing.candidates(model)
 
+    def status(self) -> dict[str, ExpertStatus]:
+        """Say of every LLM where it is, how busy, and whether it is left alone for its failures."""
+        return {n: one.status(self.dispatcher.tier(n)) for n, one in self._standings.items()}
+
     def limited(self, prompt: Prompt, model: str) -> Prompt:
         """Return a prompt with the limit of tokens that a composition sets where it has none."""
         composition = self._routing.composition(model)
@@ -131,13 +143,19 @@ class Composer:
     # -- ask ------------------------------------------------------------------------------------
 
     async def aquery(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
+        self,
+        text_or_messages: Text,
+        *,
+        model: str = "auto",
+        trail: Trail | None = None,
+        **sampling: Any,
     ) -> Answer:
         """Answer a query.
 
         Args:
             text_or_messages: a text, messages in OpenAI's shape, or a `Prompt`.
             model: a composition, or one expert by name.
+            trail: is told how far the request came, also where it fails.
             **sampling: fields of `Sampling`, for example ``max_tokens=64``.
 
         Raises:
@@ -145,23 +163,12 @@ class Composer:
             PromptError: the query is empty or too long, or no expert may be asked.
             ExpertError: the experts that were asked failed; the subclass says how.
         """
-        plan = await self._plan(Prompt.of(text_or_messages, **sampling), model)
-        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
-
-        async def call(expert: str, prompt: Prompt) -> Generation:
-            began = time.perf_counter()
-            try:
-                generation = await self.dispatcher.generate(expert, prompt)
-            except BaseException as error:
-                ledger.failed(expert, began, error)
-                raise
-            ledger.answered(expert, began, generation.usage)
-            return generation
-
+        prompt = Prompt.of(text_or_messages, **sampling)
+        plan, call = await self._begin(prompt, model, trail)
         strategy: Strategy = load_plugin("strategies", plan.strategy)()
-        async with deadline(plan.who, plan.seconds):
+        async with deadline(plan.who, plan.seconds, left=plan.left):
             generation = await strategy(plan.prompt, plan.decision, call)
-        return self._feedback.remember(ledger.answer(generation, plan.decision))
+        return self._feedback.remember(call.ledger.answer(generation, plan.decision))
 
     def query(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Answer:
         """Answer a query; see `aquery`."""
@@ -173,12 +180,17 @@ class Composer:
         return Stream(chunks, self._loop.run)
 
     def achunks(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
+        self,
+        text_or_messages: Text,
+        *,
+        model: str = "auto",
+        trail: Trail | None = None,
+        **sampling: Any,
     ) -> ChunkStream:
         """Stream whole chunks, with tool calls, and who answers; `astream` gives their texts."""
         progress: list[Progress] = []
         prompt = Prompt.of(text_or_messages, **sampling)
-        return ChunkStream(self._chunks(prompt, model, progress), progress)
+        return ChunkStream(self._chunks(prompt, model, progress, trail), progress)
 
     def stream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``for``."""
@@ -192,11 +204,23 @@ class Composer:
         Raises:
             UnknownNameError: no retriever is called ``model``.
         """
-        return self._routing.embedder(model).embed(texts, role=role)
+        return self._routing.opened.embedder(model).embed(texts, role=role)
 
     async def aembed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
         """Async twin of `embed`: the retriever computes in a thread."""
         return await asyncio.to_thread(self.embed, texts, model=model, role=role)
+
+    def relevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
+        """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
+
+        Raises:
+            UnknownNameError: no reranker and no retriever is called ``model``.
+        """
+        return self._routing.opened.relevance(query, texts, model=model)
+
+    async def arelevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
+        """Async twin of `relevance`: the model computes in a thread."""
+        return await asyncio.to_thread(self.relevance, query, texts, model=model)
 
     # -- learn ----------------------------------------------------------------------------------
 
@@ -224,35 +248,50 @@ class Composer:
 
     # -- inside ---------------------------------------------------------------------------------
 
+    async def _begin(self, prompt: Prompt, model: str, trail: Trail | None) -> tuple[Plan, Calling]:
+        plan = await self._plan(prompt, model)
+        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
+        if trail is not None:
+            trail.note(plan.began, plan.decision, ledger)
+        return plan, Calling(plan, ledger, self.dispatcher, self._standings)
+
     async def _plan(self, prompt: Prompt, model: str) -> Plan:
+        began = time.perf_counter()
         composition = self._routing.composition(model)
         if composition is None:
-            decision = self._routing.decide(prompt, model)
-            return Plan(prompt, decision, model, f"expert {model!r}")
+            return Plan(
+                prompt=prompt,
+                decision=self._routing.decide(prompt, model),
+                model=model,
+                who=f"expert {model!r}",
+                seconds=self.registry.expert(model).limits.seconds or RequestLimits().seconds,
+                began=began,
+            )
         # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
         decision = await asyncio.to_thread(self._decide, prompt, model)
-        limits = composition.limits
         return Plan(
-            prompt.limited(max_tokens=limits.max_tokens),
-            decision,
-            model,
-            f"composition {model!r}",
-            composition.strategy,
-            limits.seconds,
+            prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
+            decision=decision,
+            model=composition.name,
+            who=f"composition {model!r}",
+            seconds=composition.limits.seconds,
+            strategy=composition.strategy,
+            fallbacks=composition.fallbacks,
+            began=began,
         )
 
     def _decide(self, prompt: Prompt, model: str) -> Decision:
         """Decide whom to ask, exploring where the composition wants it; `route` never explores."""
-        decision = self._routing.decide(prompt, model)
+        decision = self._routing.decide(prompt, model, avoid=self._standings.left_alone())
         composition = self._routing.composition(model)
         return self._exploration.decide(decision, composition, prompt)
 
     async def _chunks(
-        self, prompt: Prompt, model: str, progress: list[Progress]
+        self, prompt: Prompt, model: str, progress: list[Progress], trail: Trail | None
     ) -> AsyncGenerator[Chunk]:
-        plan = await self._plan(prompt, model)
-        progress.append(Progress(plan, Ledger(self.registry, plan.prompt.query, plan.model)))
-        source = chunks_of(progress[0], self.dispatcher, self._feedback.remember)
+        plan, calling = await self._begin(prompt, model, trail)
+        progress.append(Progress(plan, calling.ledger))
+        source = chunks_of(progress[0], calling, self._feedback.remember)
         async with aclosing(source) as chunks:
             async for chunk in chunks:
                 yield chunk

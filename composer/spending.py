@@ -4,6 +4,7 @@ A reservation is one conditional UPDATE, ``spent + reserved + amount <= budget``
 threads nor processes can spend the same money twice. Sums are whole billionths of a USD.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from composer.database import Database
 from experts_registry.errors import LimitError, OptionError
 
 __all__ = ["Hold", "Period", "Spending", "Spent"]
+
+logger = logging.getLogger(__name__)
 
 Period = Literal["day", "month", "total"]
 
@@ -111,6 +114,12 @@ class Spending:
         tables = (_SUMS, _HOLDS)
         self._database = Database(where, "keys", tables, busy_seconds=busy_seconds, is_synced=False)
         self._hold_seconds, self._clock = hold_seconds, clock
+        self._expired = 0
+
+    @property
+    def expired(self) -> int:
+        """How many reservations were given back because nobody settled them in time."""
+        return self._expired
 
     def reserve(self, key_id: str, usd: float, *, budget: float, per: Period) -> Hold:
         """Set money aside, unless that exceeds the budget of this period.
@@ -184,6 +193,13 @@ class Spending:
             # If another process took it for dead, nothing is set aside for it any more.
             if gone or not is_dead:
                 connection.execute(_SETTLE, sums | {"held": hold.nano_usd if gone else 0})
+        if gone and is_dead:
+            self._expired += 1
+            logger.warning(
+                "key %s: %.9g USD that were set aside are given back: their call did not end "
+                "within %g s, so its process has died; what it cost is not counted",
+                *(hold.key_id, hold.nano_usd / 1e9, self._hold_seconds),
+            )
 
     def _begin(self, key_id: str, period: str) -> None:
         row = {"key_id": key_id, "period": period, "spent": 0, "reserved": 0}

@@ -1,35 +1,20 @@
 """Answers as they come: whole pieces for a server, plain texts for a program."""
 
-import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from composer.dispatch import Dispatcher, timed
-from composer.strategies import FAILOVER, Single, order_of_call
+from composer.calling import Calling
+from composer.dispatch import timed
+from composer.plan import Plan
+from composer.strategies import Single
 from composer.trace import Answer, Ledger
 from experts_registry.errors import ComposerError, ExpertUnavailableError, PluginError
 from experts_registry.plugins import load_plugin
-from experts_registry.types import Chunk, Prompt
-from routers.base import Decision
+from experts_registry.types import Chunk, Generation
 
-__all__ = ["ChunkStream", "Plan", "Progress", "Stream", "chunks_of"]
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A decided request: what to send, to whom, how, and for how long."""
-
-    prompt: Prompt
-    decision: Decision
-    model: str
-    who: str
-    strategy: str = "single"
-    seconds: float | None = None
+__all__ = ["ChunkStream", "Progress", "Stream", "chunks_of"]
 
 
 @dataclass
@@ -132,7 +117,7 @@ async def _texts(chunks: ChunkStream) -> AsyncGenerator[str]:
 
 
 async def chunks_of(
-    progress: Progress, dispatcher: Dispatcher, remember: Callable[[Answer], Answer]
+    progress: Progress, calling: Calling, remember: Callable[[Answer], Answer]
 ) -> AsyncGenerator[Chunk]:
     """Stream a decided request within its time.
 
@@ -144,38 +129,56 @@ async def chunks_of(
         raise PluginError(
             f"{plan.who}: strategy {plan.strategy!r} gives no pieces; ask it without streaming"
         )
-    async with aclosing(_failover(progress, dispatcher, remember)) as chunks:
-        async for chunk in timed(chunks, plan.who, plan.seconds):
+    async with aclosing(_failover(progress, calling, remember)) as chunks:
+        async for chunk in timed(chunks, plan.who, plan.seconds, left=plan.left):
             yield chunk
 
 
 async def _failover(
-    progress: Progress, dispatcher: Dispatcher, remember: Callable[[Answer], Answer]
+    progress: Progress, calling: Calling, remember: Callable[[Answer], Answer]
 ) -> AsyncGenerator[Chunk]:
     """Stream from the first expert that begins; what was passed on cannot be taken back."""
-    plan, ledger = progress.plan, progress.ledger
-    experts = order_of_call(plan.decision, Single().attempts)
-    for expert in experts:
-        progress.expert, progress.began, is_begun = expert, time.perf_counter(), False
+    expert = progress.plan.decision.primary
+    while progress.answer is None:
+        progress.expert, progress.began, is_begun = expert, calling.begin(expert), False
         try:
-            source: Any = dispatcher.stream(expert, plan.prompt)
-            async with aclosing(source) as chunks:
-                async for chunk in chunks:
-                    if chunk.generation is not None:
-                        ledger.answered(expert, progress.began, chunk.generation.usage)
-                        progress.answer = remember(ledger.answer(chunk.generation, plan.decision))
-                    is_begun = True
-                    yield chunk
-            if progress.answer is None:
-                raise ExpertUnavailableError(
-                    f"expert {expert!r}: the stream ended early; ask again"
-                )
-            return
-        except FAILOVER as error:
-            ledger.failed(expert, progress.began, error)
-            if is_begun or expert == experts[-1]:
+            with calling.standings[expert].call():
+                async with aclosing(_pieces(progress, calling)) as chunks:
+                    async for chunk in chunks:
+                        if chunk.generation is not None:
+                            _finish(progress, chunk.generation, remember)
+                        is_begun = True
+                        yield chunk
+                if progress.answer is None:
+                    raise ExpertUnavailableError(
+                        f"expert {expert!r}: the stream ended early; ask again"
+                    )
+        except ComposerError as error:
+            progress.ledger.failed(expert, progress.began, error)
+            if is_begun:
                 raise
-            # Without its text: an upstream may repeat the prompt in it.
-            kind = type(error).__name__
-            logger.warning("expert %s failed (%s), asking the next best", expert, kind)
-            logger.debug("expert %s: %s", expert, error)
+            expert = await calling.next(expert, error)
+        except BaseException as error:
+            if progress.answer is None:
+                progress.ledger.failed(expert, progress.began, error)
+            raise
+
+
+async def _pieces(progress: Progress, calling: Calling) -> AsyncGenerator[Chunk]:
+    """Pass an expert's chunks on, the first of them within the time that it has."""
+    expert, limits = progress.expert, calling.standings[progress.expert].spec.limits
+    source: Any = calling.dispatcher.stream(expert, progress.plan.prompt)
+    async with aclosing(source) as chunks:
+        async with calling.within(expert, most=limits.first_token_seconds, of="first token"):
+            first = await anext(chunks, None)
+        if first is not None:
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+
+def _finish(
+    progress: Progress, generation: Generation, remember: Callable[[Answer], Answer]
+) -> None:
+    progress.ledger.answered(progress.expert, progress.began, generation.usage)
+    progress.answer = remember(progress.ledger.answer(generation, progress.plan.decision))

@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
 
 from experts_registry.registry import Registry
 from experts_registry.types import Generation, Passage, Usage
 from routers.base import Decision
 
-__all__ = ["Answer", "Ledger", "Step"]
+__all__ = ["Answer", "Ledger", "Step", "Trail"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class Ledger:
         query: what routers read of the prompt.
         model: the composition or expert that was asked for.
         id: of the answer to come.
+        ends: when each step ended, in `time.perf_counter` seconds.
     """
 
     registry: Registry
@@ -80,28 +82,17 @@ class Ledger:
     model: str = ""
     id: str = field(default_factory=lambda: uuid4().hex)
     steps: list[Step] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
 
     def failed(self, expert: str, began: float, error: BaseException) -> None:
         """Note a call that failed; ``began`` is in `time.perf_counter` seconds."""
-        self.steps.append(
-            Step(
-                expert=expert,
-                seconds=time.perf_counter() - began,
-                error=f"{type(error).__name__}: {error}",
-            )
-        )
+        self._note(began, expert=expert, error=f"{type(error).__name__}: {error}")
 
     def answered(self, expert: str, began: float, usage: Usage) -> None:
         """Note a call that was answered, and price it."""
         price = self.registry.expert(expert).price
-        self.steps.append(
-            Step(
-                expert=expert,
-                seconds=time.perf_counter() - began,
-                usage=usage,
-                cost=price.cost(usage.prompt_tokens, usage.completion_tokens),
-            )
-        )
+        cost = price.cost(usage.prompt_tokens, usage.completion_tokens)
+        self._note(began, expert=expert, usage=usage, cost=cost)
 
     def answer(self, generation: Generation, decision: Decision) -> Answer:
         """Close the request with what was answered."""
@@ -115,3 +106,39 @@ class Ledger:
             model=self.model,
             id=self.id,
         )
+
+    def _note(self, began: float, **fields: Any) -> None:
+        now = time.perf_counter()
+        self.steps.append(Step(seconds=now - began, **fields))
+        self.ends.append(now)
+
+
+@dataclass
+class Trail:
+    """How far a request came; whoever gives one to a composer can tell of failures too.
+
+    Times are `time.perf_counter` seconds.
+
+    Args:
+        began: when the router was asked.
+        decided: when it had decided.
+        first: when the first piece of a stream came.
+        decision: whom it chose; None where it came to no decision.
+        ledger: every call that ended.
+    """
+
+    began: float = 0.0
+    decided: float | None = None
+    first: float | None = None
+    decision: Decision | None = None
+    ledger: Ledger | None = None
+
+    def note(self, began: float, decision: Decision, ledger: Ledger) -> None:
+        """Say that it is decided, and where the calls are written down."""
+        self.began, self.decided = began, time.perf_counter()
+        self.decision, self.ledger = decision, ledger
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The calls that have ended so far."""
+        return () if self.ledger is None else tuple(self.ledger.steps)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from experts_registry.errors import ExpertBusyError, ExpertUnavailableError
+from experts_registry.errors import ExpertOverloadedError, ExpertUnavailableError
 
 __all__ = ["Batcher"]
 
@@ -67,7 +67,7 @@ class Batcher(Generic[T, R]):
         """Queue an item; it shares a batch only with items of the same key.
 
         Raises:
-            ExpertBusyError: too many are waiting.
+            ExpertOverloadedError: too many are waiting.
             ExpertUnavailableError: the batcher is closed.
         """
         entry: _Entry[T, R] = _Entry(item, key, time.monotonic())
@@ -75,7 +75,7 @@ class Batcher(Generic[T, R]):
             if self._closed:
                 raise self._closed_error()
             if len(self._pending) >= self._max_queue:
-                raise ExpertBusyError(
+                raise ExpertOverloadedError(
                     f"{self._where}: {self._max_queue} calls are waiting already; "
                     "come back later, or give it more resources.replicas"
                 )

@@ -7,6 +7,7 @@
     ├── OptionError                   a hyperparameter, option or argument out of its range
     ├── PluginError                   a router, backend, strategy or grader that cannot be loaded
     ├── DataError                     outcomes, query files, artefacts
+    │   ├── DatabaseError             keys, decisions or feedback: locked, full, damaged, away
     │   ├── ArtefactError             a saved router or store that does not fit what it is used with
     │   └── UnknownAnswerError        feedback on an answer that nobody remembers
     ├── AbstainError                 no expert is expected to do well enough
@@ -20,10 +21,12 @@
     ├── OffersError                   asked an expert for something it does not offer
     ├── ExpertError                   a call to an expert failed
     │   ├── ExpertTimeoutError        no answer before the deadline
-    │   ├── ExpertBusyError           asked to come back later (429, 503); knows when
+    │   ├── ExpertBusyError           asked to come back later (429); knows when
+    │   │   └── ExpertOverloadedError     has no room now, or failed too often lately (503)
     │   ├── ExpertUnavailableError    refused, unreachable, died; another expert may be asked
     │   ├── ExpertReplyError          answered with something that is not an answer
     │   └── ExpertRequestError        refused the request itself (400, 401, 404 ...)
+    │       └── ContentPolicyError        its content filter refused
     └── CapacityError                 the machine or cluster cannot host the experts
 
 A message reads ``where: what is wrong; what would be right``. Every argument goes to
@@ -40,10 +43,13 @@ __all__ = [
     "BudgetError",
     "CapacityError",
     "ComposerError",
+    "ContentPolicyError",
     "ContextLengthError",
     "DataError",
+    "DatabaseError",
     "ExpertBusyError",
     "ExpertError",
+    "ExpertOverloadedError",
     "ExpertReplyError",
     "ExpertRequestError",
     "ExpertTimeoutError",
@@ -90,6 +96,10 @@ class PluginError(ComposerError):
 
 class DataError(ComposerError):
     """Outcomes, a query file or an artefact cannot be used."""
+
+
+class DatabaseError(DataError):
+    """A database cannot be used now; the message, which names it, is for the operator alone."""
 
 
 class ArtefactError(DataError):
@@ -188,6 +198,10 @@ class ExpertBusyError(ExpertError):
         return str(self.args[0])
 
 
+class ExpertOverloadedError(ExpertBusyError):
+    """An expert has no room for this call, or failed so often that it is left alone for a while."""
+
+
 class ExpertUnavailableError(ExpertError):
     """An expert is unreachable or its worker died; another expert may be asked."""
 
@@ -205,6 +219,15 @@ class ExpertRequestError(ExpertError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    @property
+    def is_callers_fault(self) -> bool:
+        """Whether the request is to blame; otherwise it is the key, the address or the name."""
+        return self.status is None or self.status in (400, 409, 413, 422)
+
+
+class ContentPolicyError(ExpertRequestError):
+    """An expert's content filter refused the request."""
 
 
 class CapacityError(ComposerError):

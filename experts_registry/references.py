@@ -87,6 +87,8 @@ def _compositions(file: RegistryFile, experts: _Experts) -> Iterator[Complaint]:
         if composition.name in taken:
             yield (*here, "name"), f"{composition.name!r} is already an expert; choose another name"
         yield from experts.complain_all((*here, "experts"), composition.experts, "llm")
+        for kind, names in composition.fallbacks:
+            yield from experts.complain_all((*here, "fallbacks", kind), names, "llm")
         members = composition.experts or tuple(experts.names("llm"))
         if not members:
             yield here, "there is no llm for it to ask; add one"

@@ -76,6 +76,11 @@ class Registry:
         """The enabled experts that embed."""
         return {name: spec for name, spec in self.experts.items() if spec.kind == "retriever"}
 
+    @property
+    def rerankers(self) -> Mapping[str, ExpertSpec]:
+        """The enabled experts that score texts for a query."""
+        return {name: spec for name, spec in self.experts.items() if spec.kind == "reranker"}
+
     @cached_property
     def compositions(self) -> Mapping[str, Composition]:
         """The compositions by name, in the file's order."""

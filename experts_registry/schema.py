@@ -10,6 +10,7 @@ __all__ = [
     "Composition",
     "ExpertSpec",
     "Explore",
+    "Fallbacks",
     "GuardSpec",
     "InlineRouter",
     "Limits",
@@ -67,12 +68,28 @@ class Limits(_Frozen):
     max_tokens: int | None = Field(
         None, ge=1, description="Tokens to generate where the caller does not say."
     )
+    first_token_seconds: float | None = Field(
+        None, gt=0, description="Longest wait for the first piece of a streamed answer."
+    )
+    queue: int = Field(
+        256,
+        ge=0,
+        description="Most calls that wait for a turn where 'concurrency' is set; more are refused.",
+    )
+    retries: int = Field(
+        2, ge=0, le=10, description="Further tries of a call where no other expert can be asked."
+    )
+    max_retry_wait: float = Field(
+        30.0, ge=0, description="Longest wait before a further try; who asks for more is busy."
+    )
 
 
 class RequestLimits(_Frozen):
     """Bounds on one request to a composition."""
 
-    seconds: float | None = Field(None, gt=0, description="Longest wait for the whole answer.")
+    seconds: float = Field(
+        600.0, gt=0, description="Longest wait for the whole answer, whoever is asked for it."
+    )
     max_tokens: int | None = Field(
         None, ge=1, description="Tokens to generate where the caller does not say."
     )
@@ -82,12 +99,15 @@ class RequestLimits(_Frozen):
 
 
 class ExpertSpec(_Frozen):
-    """One registered model: an LLM that answers, or a retriever that embeds."""
+    """One registered model: an LLM that answers, or one that embeds or ranks texts."""
 
     name: Name = Field(description="How the expert is called everywhere.")
-    kind: Literal["llm", "retriever"] = Field(description="What it does: answer, or embed.")
+    kind: Literal["llm", "retriever", "reranker"] = Field(
+        description="What it does: answer, embed, or score texts for a query."
+    )
     backend: str = Field(
-        description="What runs it: transformers, openai, sentence_transformers, echo, a plug-in."
+        description="What runs it: transformers, openai, sentence_transformers, "
+        "cross_encoder, echo, a plug-in."
     )
     model: Text | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         description="A hub name, path:<file or folder>, package:<import name>/<file>, "
@@ -215,6 +235,25 @@ class InlineRouter(BaseModel):
     outcomes: str | None = Field(None, description="Outcomes to fit on, relative to this file.")
 
 
+class Fallbacks(_Frozen):
+    """Experts to ask, in this order, where one fails; none is asked twice for one request."""
+
+    any: tuple[str, ...] = Field(
+        (), description="After any failure; by default the next best of the composition."
+    )
+    context_length: tuple[str, ...] = Field(
+        (), description="After a prompt was too long for an expert, before those under 'any'."
+    )
+    content_policy: tuple[str, ...] = Field(
+        (), description="After an expert's content filter refused; by default nobody."
+    )
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """All that are named."""
+        return tuple(dict.fromkeys([*self.any, *self.context_length, *self.content_policy]))
+
+
 class Composition(_Frozen):
     """Several experts behind one model name."""
 
@@ -231,6 +270,7 @@ class Composition(_Frozen):
     )
     explore: Explore | None = Field(None, description="Explore; by default never.")
     strategy: str = Field("single", description="How answers are composed.")
+    fallbacks: Fallbacks = Field(Fallbacks(), description="Whom to ask where an expert fails.")
     retrieval: RetrievalSpec | None = Field(None, description="Retrieve before answering.")
     limits: RequestLimits = Field(RequestLimits(), description="Bounds on one request.")
 

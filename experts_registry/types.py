@@ -1,4 +1,7 @@
-"""The values that cross every boundary, and what an expert can do: `LLM` and `Embedder`."""
+"""The values that cross every boundary, and what an expert can do.
+
+An expert is an `LLM`, an `Embedder` or a `Reranker`.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,6 +22,7 @@ __all__ = [
     "Message",
     "Passage",
     "Prompt",
+    "Reranker",
     "Role",
     "Sampling",
     "TokenLogprob",
@@ -161,7 +165,12 @@ def _message(value: Any) -> Message:
         return Message(role, content or "", rest)
     if not isinstance(content, list):
         raise PromptError(f"messages: content is a {type(content).__name__}; use a string")
-    parts = [p for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
+    for part in content:
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise PromptError(
+                "messages: a content part has no 'type'; use {'type': 'text', 'text': ...}"
+            )
+    parts = [part for part in content if part.get("type") == "text"]
     texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
     if len(texts) < len(parts):
         raise PromptError("messages: a content part of type text has no 'text'; write one")
@@ -255,6 +264,19 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
         """Return one L2-normalised float32 row per text, (n, d)."""
+        ...
+
+    def close(self) -> None:
+        """Free what the expert holds."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """An expert that scores texts for a query. Synchronous and batched: it computes."""
+
+    def relevance(self, query: str, texts: Sequence[str]) -> FloatArray:
+        """Return one score per text, (n,); the higher, the better it answers the query."""
         ...
 
     def close(self) -> None:

@@ -122,7 +122,7 @@ def server(status, kind, body):
 
 
 def remote(tmp_path, url):
-    options = f'{{base_url: "{url}", retries: 0}}'
+    options = f'{{base_url: "{url}"}}'
     return registry(
         tmp_path, f"{{name: a, kind: llm, backend: openai, model: m, options: {options}}}"
     )

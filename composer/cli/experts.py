@@ -54,7 +54,7 @@ def add(
         typer.Option(help="Hub name, path:..., package:...; several are parts joined in order."),
     ],
     backend: Annotated[str, typer.Option(help="What runs it.")] = "transformers",
-    kind: Annotated[str, typer.Option(help="llm or retriever.")] = "llm",
+    kind: Annotated[str, typer.Option(help="llm, retriever or reranker.")] = "llm",
     domain: Annotated[list[str] | None, typer.Option(help="What it is for; repeatable.")] = None,
     params: Annotated[float | None, typer.Option(help="Active parameters, e.g. 0.5e9.")] = None,
     price: Annotated[

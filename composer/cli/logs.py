@@ -8,7 +8,8 @@ import typer
 from composer.cli.output import Json, RegistryPath, print_json, say
 
 if TYPE_CHECKING:
-    from composer.decision_log import DecisionLog
+    from datetime import datetime
+
     from composer.decisions import Logged
 
 __all__ = ["logs"]
@@ -23,6 +24,7 @@ def logs(
     model: Annotated[str | None, typer.Option(help="Only what was asked of this model.")] = None,
     since: Annotated[str | None, typer.Option(help="Only the last 15m, 1h, 7d ...")] = None,
     status: Annotated[str | None, typer.Option(help="Only this HTTP status: 200, 5xx.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed.")] = False,
     prune: Annotated[
         int | None, typer.Option(help="Delete rows older than so many days; do no more.", min=0)
     ] = None,
@@ -34,7 +36,7 @@ def logs(
     The log is decisions.db beside the expert file, or where 'decisions:' in that file says. For
     example:
 
-    expert-composer logs --since 1h --status 5xx
+    expert-composer logs --since 1h --failed
 
     expert-composer logs 7f3c0a52e1d94b0c9a51c7f0a8f0b7de
     """
@@ -56,7 +58,9 @@ def logs(
             )
         print_json(logged.json()) if json else _explain(logged)
         return
-    rows = _rows(log, limit, expert, model, since, status)
+    rows = log.recent(
+        limit, expert=expert, model=model, since=_moment(since), status=status, failed=failed
+    )
     if json:
         print_json([row.json() for row in rows])
     elif rows:
@@ -65,20 +69,12 @@ def logs(
         say("nothing was logged that fits; servers write the log, and options narrow it")
 
 
-def _rows(
-    log: "DecisionLog",
-    limit: int,
-    expert: str | None,
-    model: str | None,
-    since: str | None,
-    status: str | None,
-) -> "list[Logged]":
+def _moment(since: str | None) -> "datetime | None":
     from datetime import UTC, datetime
 
     from composer.spans import ago
 
-    moment = None if since is None else ago(since, datetime.now(UTC))
-    return log.recent(limit, expert=expert, model=model, since=moment, status=status)
+    return None if since is None else ago(since, datetime.now(UTC))
 
 
 def _table(rows: "list[Logged]") -> None:

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import typer
 
-from composer.cli import ask, experts, feedback, keys, learn, logs, serve, show
+from composer.cli import (
+    ask,
+    experts,
+    feedback,
+    importing,
+    keys,
+    learn,
+    logs,
+    serve,
+    show,
+    threshold,
+)
 from composer.cli.output import error_json, print_json
 from experts_registry.errors import ComposerError, DataError
 
@@ -27,11 +38,13 @@ app = typer.Typer(
 app.command()(show.init)
 app.command()(show.validate)
 app.command()(show.schema)
+app.command("import-litellm")(importing.import_litellm)
 app.add_typer(experts.app, name="experts")
 app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)
 app.command()(learn.adopt)
+app.command()(threshold.threshold)
 app.add_typer(feedback.app, name="feedback")
 app.command()(feedback.retrain)
 app.command()(ask.route)
@@ -55,8 +68,6 @@ def _setup(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    if not verbose:  # it tells of every retry; a call that fails for good is reported anyway
-        logging.getLogger("stamina").setLevel(logging.ERROR)
     # A console script does not see modules beside the user's files: plug-ins named module:Name.
     sys.path.append(str(Path.cwd()))
 

@@ -16,9 +16,10 @@ from composer.http.errors import api_error
 from composer.key_store import KeyStore
 from composer.keys import Key, is_token
 from composer.locations import database_location
+from composer.router_names import NamedRouter
 from composer.routing import AUTO
 from composer.sdk import Composer
-from composer.trace import Answer
+from composer.trace import Answer, Step, Trail
 from experts_registry.errors import ComposerError, DataError, UnknownNameError
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
@@ -93,6 +94,9 @@ class Visit:
         request_id: what the client is told.
         key: whose request it is; None where no key is needed.
         registry: the edition of the expert file that answers.
+        answers: what was answered.
+        trails: how far each of its prompts came, also those that failed.
+        error: what ended it in place of an answer.
     """
 
     access: Access
@@ -102,6 +106,8 @@ class Visit:
     began: float = field(default_factory=time.perf_counter)
     model: str = ""
     answers: list[Answer] = field(default_factory=list)
+    trails: list[Trail] = field(default_factory=list)
+    error: BaseException | None = None
     _reservation: Reservation | None = None
     _reserved: tuple[int, float] = (0, 0.0)
     _calls: int = 1
@@ -112,17 +118,17 @@ class Visit:
         Raises:
             AccessError: the key may not ask for this model, or a limit of it is reached.
         """
-        self._name(model)
+        granted = self._name(model)
         if self.key is None:
             return
-        self.key.require_model(model)  # before the model is looked up: names are nobody's business
+        self.key.require_model(granted)  # before it is looked up: names are nobody's business
         self._calls = len(prompts)
         specs = composer.candidates(model)
         most = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
         self._reserved = sum(tokens for tokens, _ in most), sum(usd for _, usd in most)
         tokens, usd = self._reserved
         self._reservation = await self.access.admission.areserve(
-            self.key, model=model, tokens=tokens, usd=usd
+            self.key, model=granted, tokens=tokens, usd=usd
         )
 
     def admit(self, model: str) -> None:
@@ -131,17 +137,46 @@ class Visit:
         Raises:
             AccessError: the key may not ask for this model, or has asked too often.
         """
-        self._name(model)
+        granted = self._name(model)
         if self.key is not None:
-            self.key.require_model(model)
+            self.key.require_model(granted)
+            self.count()
+
+    def count(self) -> None:
+        """Count a request that names no model among those of its minute.
+
+        Raises:
+            LimitError: the key has asked too often.
+        """
+        if self.key is not None:
             self.access.admission.rates.enter(self.key.id, 0, rpm=self.key.rpm, tpm=None)
 
-    def _name(self, model: str) -> None:
-        """Note what was asked for: a name of the file and nothing else, whatever clients send."""
+    def _name(self, model: str) -> str:
+        """Note what was asked for: a name of the file and nothing else, whatever clients send.
+
+        Returns:
+            the name by which the key may ask for it, where it may.
+        """
         if is_token(model):
             raise UnknownNameError("model: is an API key; send it in the header, and a name here")
         known = {AUTO, *self.registry.compositions, *self.registry.experts}
-        self.model = model if model in known else "(unknown)"
+        named = NamedRouter.find(model, self.registry)
+        self.model = model if model in known else named.family if named else "(unknown)"
+        if named is None or self.key is None:
+            return model
+        return next(filter(self.key.allows, (named.model, named.family)), model)
+
+    def trail(self) -> Trail:
+        """Begin the trail of one prompt."""
+        self.trails.append(trail := Trail())
+        return trail
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every call to an expert that was made for it."""
+        return [step for answer in self.answers for step in answer.steps] + [
+            step for trail in self._unanswered() for step in trail.steps
+        ]
 
     def require_admin(self) -> None:
         """Let an admin pass, and everybody where no key is needed.
@@ -164,6 +199,7 @@ class Visit:
 
     async def end(self, error: BaseException | None) -> None:
         """Charge what was used, and log how it ended; a request that names no model is not."""
+        self.error = error
         self._log(error)
         try:
             await self._charge(error)
@@ -179,24 +215,28 @@ class Visit:
             "generation": self.registry.generation,
             "seconds": time.perf_counter() - self.began,
         }
-        if self.answers:
-            for answer in self.answers:
-                self.access.log.add(Logged.of(answer, status=_status(error), **known))
-            return
-        self.access.log.add(
-            Logged.ended(
-                status=_status(error),
-                model=self.model,
-                error=error,
-                registry=self.registry.digest,
-                **known,
-            )
-        )
+        log, status = self.access.log, _status(error)
+        for answer in self.answers:
+            log.add(Logged.of(answer, status=status, **known))
+        failed = {
+            "status": status, "model": self.model, "error": error,
+            "registry": self.registry.digest, **known,
+        }  # fmt: skip
+        unanswered = self._unanswered()
+        for trail in unanswered:
+            log.add(Logged.ended(steps=trail.steps, decision=trail.decision, **failed))
+        if not self.answers and not unanswered:
+            log.add(Logged.ended(**failed))
+
+    def _unanswered(self) -> list[Trail]:
+        """Return the trails that led to no answer."""
+        ids = {answer.id for answer in self.answers}
+        return [t for t in self.trails if t.ledger is None or t.ledger.id not in ids]
 
     async def _charge(self, error: BaseException | None) -> None:
         if self._reservation is None:
             return
-        steps = [step for answer in self.answers for step in answer.steps]
+        steps = self.steps
         tokens = sum(step.usage.total_tokens for step in steps)
         usd = sum(step.cost for step in steps)
         if error is not None and not isinstance(error, ComposerError):

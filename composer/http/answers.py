@@ -1,27 +1,25 @@
-"""Answer a request whole or as a stream, with headers that say who answered and what it took."""
+"""Answer a request whole or as a stream."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from starlette.types import Receive, Scope, Send
 
 from composer.http.access import Visit
 from composer.http.asked import Asked
+from composer.http.errors import ApiError
+from composer.http.headers import told_so_far
 from composer.http.requests import Ask
 from composer.http.shapes import DONE
-from composer.sdk import Composer
 from composer.streaming import ChunkStream, Progress
-from composer.trace import Answer, Step
+from composer.trace import Answer
 from experts_registry.types import Chunk, Prompt
-from routers.base import Decision
 
-__all__ = ["EventStream", "Events", "answers_of", "open_stream", "told"]
-
-Headers = dict[str, str]
+__all__ = ["EventStream", "Events", "answers_of", "open_stream"]
 
 
 class Events(Protocol):
@@ -40,6 +38,15 @@ class Events(Protocol):
         ...
 
 
+@runtime_checkable
+class TypedEvents(Events, Protocol):
+    """Events that say themselves how the stream ends, well or not: there is no [DONE] then."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """Say that there will be no more, and why."""
+        ...
+
+
 async def answers_of(asked: Asked, prompts: Sequence[Prompt], model: str) -> list[Answer]:
     """Answer prompts side by side; one that fails cancels the others.
 
@@ -49,7 +56,7 @@ async def answers_of(asked: Asked, prompts: Sequence[Prompt], model: str) -> lis
     await asked.visit.reserve(asked.composer, prompts, model)
 
     async def answer(prompt: Prompt) -> Answer:
-        found = await asked.composer.aquery(prompt, model=model)
+        found = await asked.composer.aquery(prompt, model=model, trail=asked.visit.trail())
         asked.visit.answers.append(found)
         return found
 
@@ -61,51 +68,6 @@ async def answers_of(asked: Asked, prompts: Sequence[Prompt], model: str) -> lis
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def told(composer: Composer, answers: Sequence[Answer], began: float) -> Headers:
-    """Return the headers of whole answers; the first one's decision stands for all."""
-    first = answers[0]
-    waited = max(answer.seconds for answer in answers)
-    steps = [step for answer in answers for step in answer.steps]
-    return {
-        **_decided(composer, first.model, first.decision, first.expert),
-        **_counted(steps, time.perf_counter() - began - waited),
-        "x-composer-cost-usd": f"{sum(answer.cost for answer in answers):.10g}",
-    }
-
-
-def _told_so_far(composer: Composer, progress: Progress, began: float) -> Headers:
-    """Return the headers of an answer that begins: what it will cost is not known yet."""
-    failed = progress.ledger.steps
-    overhead = progress.began - began - sum(step.seconds for step in failed)
-    current = Step(expert=progress.expert, seconds=0.0)
-    return {
-        **_decided(composer, progress.plan.model, progress.plan.decision, progress.expert),
-        **_counted([*(s for s in failed if s.error), current], overhead),
-    }
-
-
-def _decided(composer: Composer, model: str, decision: Decision, expert: str) -> Headers:
-    headers = {
-        "x-composer-model": model,
-        "x-composer-expert": expert,
-        "x-composer-generation": str(composer.registry.generation),
-    }
-    if decision.router:
-        headers["x-composer-router"] = decision.router
-    scores = dict(zip(decision.experts, decision.scores, strict=False))
-    if expert in scores:
-        headers["x-composer-score"] = f"{scores[expert]:.4g}"
-    return headers
-
-
-def _counted(steps: Sequence[Step], overhead: float) -> Headers:
-    return {
-        "x-composer-attempts": str(len(steps)),
-        "x-composer-fallbacks": str(sum(step.error is not None for step in steps)),
-        "x-composer-overhead-ms": f"{max(0.0, overhead) * 1000:.2f}",
-    }
 
 
 @dataclass
@@ -123,10 +85,13 @@ class EventStream:
     chunks: ChunkStream
     first: Chunk
     visit: Visit
-    headers: Headers = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all."""
+        done = DONE
+        if isinstance(self.events, TypedEvents):
+            done, scope["failed_event"] = b"", self.events.failed
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
@@ -141,7 +106,7 @@ class EventStream:
                 if piece := self._piece(chunk):
                     await _write(send, piece)
         self.visit.answers.append(self.chunks.answer)
-        ending = b"".join(self.events.last(self.chunks.answer)) + DONE
+        ending = b"".join(self.events.last(self.chunks.answer)) + done
         await send({"type": "http.response.body", "body": ending, "more_body": False})
 
     def _piece(self, chunk: Chunk) -> bytes:
@@ -160,8 +125,10 @@ async def open_stream(asked: Asked, ask: Ask, write: Callable[[Progress], Events
     """
     composer = asked.composer
     await asked.visit.reserve(composer, [ask.prompt], ask.model)
-    chunks = composer.achunks(ask.prompt, model=ask.model)
+    trail = asked.visit.trail()
+    chunks = composer.achunks(ask.prompt, model=ask.model, trail=trail)
     first = await anext(aiter(chunks))
+    trail.first = time.perf_counter()
     progress = chunks.progress
-    headers = _told_so_far(composer, progress, asked.began)
+    headers = told_so_far(composer, progress, asked.began)
     return EventStream(write(progress), chunks, first, asked.visit, headers)

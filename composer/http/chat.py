@@ -4,10 +4,11 @@ import time
 
 from starlette.types import ASGIApp
 
-from composer.http.answers import answers_of, open_stream, told
+from composer.http.answers import answers_of, open_stream
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.fields import UNSUPPORTED, bad
+from composer.http.headers import told
 from composer.http.requests import chat_ask
 from composer.http.shapes import ChatEvents, chat_completion
 from composer.streaming import Progress

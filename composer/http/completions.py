@@ -4,10 +4,11 @@ import time
 
 from starlette.types import ASGIApp
 
-from composer.http.answers import answers_of, open_stream, told
+from composer.http.answers import answers_of, open_stream
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.fields import UNSUPPORTED, Body, bad, flag, integer, listed, require
+from composer.http.headers import told
 from composer.http.requests import text_ask
 from composer.http.shapes import TextEvents, text_completion
 from composer.streaming import Progress

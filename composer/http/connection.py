@@ -4,21 +4,25 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import cast
 from uuid import uuid4
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from composer.http.bodies import JsonResponse, json_bytes
-from composer.http.errors import ApiError, api_error, unexpected
-from experts_registry.errors import ComposerError
+from composer.http.errors import ApiError, api_error, overloaded, unexpected
+from composer.http.headers import told_too_late
+from experts_registry.errors import ComposerError, DatabaseError
 
 __all__ = ["Guarded", "while_connected"]
 
 logger = logging.getLogger(__name__)
+
+_LAST_WORDS = 1.0  # seconds for a client that may read nothing
 
 
 @asynccontextmanager
@@ -47,6 +51,7 @@ class Guarded:
     """Gives every answer an ``x-request-id``, and every failure the API's shape.
 
     A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
+    A stream that has events of its own for it says so in ``scope["failed_event"]``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -64,7 +69,14 @@ class Guarded:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             logger.info("%s: the client hung up", sending.request_id)
+        except asyncio.CancelledError:  # the server ends: clients that still wait are told
+            ending = overloaded("it is shutting down; ask again")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await sending.fail(ending, scope, receive)
         except ComposerError as error:
+            if isinstance(error, DatabaseError):
+                logger.error("%s: %s", sending.request_id, error)  # which clients are not told
             await sending.fail(api_error(error), scope, receive)
         except HTTPException as error:
             await sending.fail(_no_such_path(error, scope), scope, receive)
@@ -99,18 +111,23 @@ class _Sending:
         if self._is_complete:
             return
         if not self._is_started:
-            response = JsonResponse(error.body, error.status, headers=error.headers)
+            headers = {**told_too_late(scope.get("visit")), **error.headers}
+            response = JsonResponse(error.body, error.status, headers=headers)
             await response(scope, receive, self)
             return
-        event = b"data: " + json_bytes(error.body) + b"\n\n"
+        event: bytes = scope.get("failed_event", _failed_event)(error)
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _failed_event(error: ApiError) -> bytes:
+    return b"data: " + json_bytes(error.body) + b"\n\n"
 
 
 def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:
     """Return the error for a path or a method that is not served."""
     what = f"{scope['method']} {scope['path']}"
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _allowed(scope)
         return ApiError(
             405,
             f"{what}: this method is not served here; use {allowed}",
@@ -122,3 +139,9 @@ def _no_such_path(error: HTTPException, scope: Scope) -> ApiError:
         f"{what}: is not served; see GET /v1/models and POST /v1/chat/completions",
         code="unknown_url",
     )
+
+
+def _allowed(scope: Scope) -> str:
+    """Return the methods of all routes of a path; the router names those of the first."""
+    routes = [one for one in scope["router"].routes if one.matches(scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for one in routes for method in one.methods}))

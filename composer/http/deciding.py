@@ -8,7 +8,7 @@ from composer.explanation import decision_json
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.errors import ApiError
-from composer.http.fields import bad, require, text
+from composer.http.fields import decimal, require, text
 from composer.http.requests import chat_ask
 
 __all__ = ["decision", "feedback", "route"]
@@ -40,11 +40,10 @@ async def decision(asked: Asked) -> ASGIApp:
 async def feedback(asked: Asked) -> ASGIApp:
     """Take a grade of an answer, named by the id of its completion."""
     require(asked.body, "id")
-    quality = require(asked.body, "quality")
-    if not isinstance(quality, int | float) or isinstance(quality, bool):
-        raise bad("quality", "is no number; use one from 0, bad, to 1, perfect", "invalid_type")
-    answer = (text(asked.body, "id") or "").removeprefix("chatcmpl-").removeprefix("cmpl-")
-    given = await asked.composer.afeedback(answer, quality)
+    require(asked.body, "quality")
+    quality = decimal(asked.body, "quality", 0, 1) or 0.0
+    asked.visit.count()
+    given = await asked.composer.afeedback(_answer_id(text(asked.body, "id") or ""), quality)
     return JsonResponse(
         {
             "id": given.answer_id,
@@ -54,3 +53,11 @@ async def feedback(asked: Asked) -> ASGIApp:
             "time": given.time,
         }
     )
+
+
+def _answer_id(completion: str) -> str:
+    """Return the id of an answer from what its completion or response is called."""
+    for prefix in ("chatcmpl-", "cmpl-", "resp_"):
+        if completion.startswith(prefix):
+            return completion.removeprefix(prefix)
+    return completion

@@ -38,6 +38,7 @@ class Editions:
     composer: Composer
     workers: bool = False
     last_reload: dict[str, Any] | None = None
+    reloads: dict[str, int] = field(default_factory=lambda: {"ok": 0, "refused": 0})
     _current: _Edition = field(init=False)
     _closing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
@@ -84,9 +85,13 @@ class Editions:
 
     def _built(self, registry: Registry) -> Composer:
         """Build what the edit asks for, which shows mistakes that its text alone does not."""
-        wrong = [found.text for found in check_registry(registry) if found.level == "error"]
-        if wrong:
-            raise RegistryError("\n".join(wrong))
+        wrong = _mistakes(registry)
+        # What is wrong in the edition that serves must not keep it there: an edit may mend a part.
+        old = set(_mistakes(self.composer.registry)) if wrong else set()
+        if new := [text for text in wrong if text not in old]:
+            raise RegistryError("\n".join(new))
+        for text in wrong:
+            logger.warning("still wrong after the edit: %s", text)
         return Composer.over(registry, workers=self.workers, before=self.composer)
 
     def _swap(self, composer: Composer) -> None:
@@ -104,5 +109,10 @@ class Editions:
             task.add_done_callback(self._closing.discard)
 
     def _note(self, *, error: str | None) -> None:
+        self.reloads["ok" if error is None else "refused"] += 1
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.last_reload = {"ok": error is None, "time": now, "error": error}
+
+
+def _mistakes(registry: Registry) -> list[str]:
+    return [found.text for found in check_registry(registry) if found.level == "error"]

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
-from composer.http.fields import UNSUPPORTED, Body, bad, integer, listed, require, text
+from composer.http.fields import UNSUPPORTED, Body, bad, choice, integer, listed, require, text
 from experts_registry.types import FloatArray, Role
 
 __all__ = ["embeddings"]
@@ -23,9 +23,7 @@ async def embeddings(asked: Asked) -> ASGIApp:
     body = asked.body
     require(body, "model")
     model, texts, role = text(body, "model") or "", _texts(body), _role(body)
-    encoding = text(body, "encoding_format") or "float"
-    if encoding not in ("float", "base64"):
-        raise bad("encoding_format", f"{encoding!r} is neither float nor base64")
+    encoding = choice(body, "encoding_format", "float", "base64")
     dimensions = integer(body, "dimensions", 1)
     asked.visit.admit(model)
     x = await asked.composer.aembed(texts, model=model, role=role)  # (n, d)
@@ -69,7 +67,4 @@ def _texts(body: Body) -> list[str]:
 
 def _role(body: Body) -> Role:
     """Read what the texts are for; some retrievers embed a query differently from a passage."""
-    value = text(body, "input_type") or "passage"
-    if value not in ("query", "passage"):
-        raise bad("input_type", f"{value!r} is neither query nor passage")
-    return "query" if value == "query" else "passage"
+    return "query" if choice(body, "input_type", "passage", "query") == "query" else "passage"

@@ -10,9 +10,12 @@ from experts_registry.errors import (
     BudgetError,
     CapacityError,
     ComposerError,
+    ContentPolicyError,
     ContextLengthError,
+    DatabaseError,
     ExpertBusyError,
     ExpertError,
+    ExpertOverloadedError,
     ExpertReplyError,
     ExpertRequestError,
     ExpertTimeoutError,
@@ -25,7 +28,7 @@ from experts_registry.errors import (
     UnknownNameError,
 )
 
-__all__ = ["ApiError", "api_error", "unexpected"]
+__all__ = ["ApiError", "api_error", "overloaded", "unexpected"]
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 
@@ -40,13 +43,14 @@ _KINDS: tuple[tuple[type[ComposerError], tuple[int, str, str | None, str | None]
     (BudgetError, (429, "insufficient_quota", "insufficient_quota", None)),
     (AbstainError, (422, INVALID, "abstained", None)),
     (ExpertTimeoutError, (504, "timeout_error", "timeout", None)),
+    (ExpertOverloadedError, (503, SERVER, "overloaded", None)),
     (ExpertBusyError, (429, "requests", "rate_limit_exceeded", None)),
     (ExpertReplyError, (502, SERVER, "bad_reply", None)),
+    (ContentPolicyError, (400, INVALID, "content_policy_violation", "messages")),
     (ExpertUnavailableError, (503, SERVER, "expert_unavailable", None)),
     (CapacityError, (503, SERVER, "overloaded", None)),
 )
-# What a remote expert refuses because of the caller's request; the rest is our configuration.
-_CALLERS_FAULT = (400, 409, 413, 422)
+_SECONDS = 1.0  # when to come back where nobody named a time: every 503 says when
 
 
 class ApiError(ComposerError):
@@ -79,13 +83,16 @@ def api_error(error: ComposerError) -> ApiError:
         return error
     if isinstance(error, AccessError):
         return _refused(error)
+    if isinstance(error, DatabaseError):
+        return overloaded("a database of the server cannot be used now; try again")
     status, kind, code, param = _kind(error)
     headers = {}
     # The backend has tried again and the strategy has asked others: a client must not multiply it.
     if isinstance(error, ExpertError):
         headers["x-should-retry"] = "false"
-    if isinstance(error, ExpertBusyError) and error.retry_after is not None:
-        headers |= _come_again(error.retry_after)
+    asked_for = error.retry_after if isinstance(error, ExpertBusyError) else None
+    if asked_for is not None or status == 503:
+        headers |= _come_again(_SECONDS if asked_for is None else asked_for)
     return ApiError(status, str(error), code=code, param=param, kind=kind, headers=headers)
 
 
@@ -106,6 +113,13 @@ def _come_again(seconds: float) -> dict[str, str]:
     }
 
 
+def overloaded(what: str) -> ApiError:
+    """Return the error for what may work in a moment, here or on another server."""
+    return ApiError(
+        503, f"server: {what}", code="overloaded", kind=SERVER, headers=_come_again(1.0)
+    )
+
+
 def unexpected() -> ApiError:
     """Return what a client learns of a mistake of ours: nothing that could hold a secret."""
     return ApiError(
@@ -116,8 +130,8 @@ def unexpected() -> ApiError:
 
 
 def _kind(error: ComposerError) -> tuple[int, str, str | None, str | None]:
-    if isinstance(error, ExpertRequestError):
-        if error.status is None or error.status in _CALLERS_FAULT:
+    if isinstance(error, ExpertRequestError) and not isinstance(error, ContentPolicyError):
+        if error.is_callers_fault:
             return 400, INVALID, "expert_refused", None
         return 502, SERVER, "expert_refused", None
     return next((how for cls, how in _KINDS if isinstance(error, cls)), (500, SERVER, None, None))

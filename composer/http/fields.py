@@ -9,6 +9,7 @@ __all__ = [
     "UNSUPPORTED",
     "Body",
     "bad",
+    "choice",
     "decimal",
     "flag",
     "integer",
@@ -41,6 +42,16 @@ def text(body: Body, name: str) -> str | None:
     return _typed(body, name, str, "a string")
 
 
+def choice(body: Body, name: str, usual: str, other: str) -> str:
+    """Return one of two texts; the usual one where it was left out."""
+    value = text(body, name)
+    if value is None:
+        return usual
+    if value not in (usual, other):
+        raise bad(name, f"{value!r} is neither {usual} nor {other}")
+    return value
+
+
 def flag(body: Body, name: str) -> bool:
     """Return a boolean; false where it was left out."""
     return bool(_typed(body, name, bool, "a boolean"))
@@ -51,6 +62,8 @@ def integer(body: Body, name: str, low: int | None = None, high: int | None = No
     value = body.get(name)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():  # 16.0 is an integer, says JSON Schema
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong_type(name, value, "an integer")
     return _within(name, value, low, high, "integer")

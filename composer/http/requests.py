@@ -19,11 +19,13 @@ _SMALLEST_TOP_P = 1e-6  # OpenAI takes 0, which means the same: the likeliest to
 # What would let a client choose where our keys go; client libraries and gateways read them.
 _UPSTREAM = {
     "api_base", "api_key", "api_type", "api_version", "auth", "authorization",
-    "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "azure_ad_token",
-    "azure_endpoint", "base_url", "client", "custom_llm_provider", "default_headers", "endpoint",
-    "extra_body", "extra_headers", "extra_query", "fallbacks", "headers", "http_client",
-    "mock_response", "model_list", "organization", "proxies", "proxy", "region_name",
-    "user_config", "vertex_credentials",
+    "aws_access_key_id", "aws_bedrock_runtime_endpoint", "aws_role_name", "aws_secret_access_key",
+    "aws_session_token", "aws_sts_endpoint", "aws_web_identity_token", "azure_ad_token",
+    "azure_endpoint", "base_url", "client", "custom_llm_provider", "default_headers",
+    "deployment_id", "endpoint", "extra_body", "extra_headers", "extra_query", "fallbacks",
+    "headers", "http_client", "litellm_credential_name", "litellm_params", "mock_response",
+    "model_list", "organization", "project", "proxies", "proxy", "region_name", "user_config",
+    "vertex_credentials",
 }  # fmt: skip
 # Read here, so not passed on as they are; n is asked as n calls.
 _OURS = {
@@ -93,8 +95,13 @@ def _ask(body: Body, prompt: Prompt, sampling: Sampling) -> Ask:
         prompt=replace(prompt, sampling=sampling, extra=_extra(body)),
         n=integer(body, "n", 1, MAX_ANSWERS) or 1,
         is_streamed=flag(body, "stream"),
-        has_usage=bool(options and options.get("include_usage")),
+        has_usage=_has_usage(options or {}),
     )
+
+
+def _has_usage(options: Body) -> bool:
+    name = "include_usage"
+    return flag({f"stream_options.{name}": options.get(name)}, f"stream_options.{name}")
 
 
 def _sampling(body: Body, *, logprobs: bool = False) -> Sampling:

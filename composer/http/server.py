@@ -1,15 +1,20 @@
 """Run the door with uvicorn on a loopback address until a signal ends it."""
 
-import ipaddress
+import asyncio
+import math
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from experts_registry.errors import OptionError, PluginError
 
 try:
-    import starlette  # noqa: F401 - `create_app` needs it
+    import httptools  # noqa: F401 - `DoorProtocol` needs it
+    import prometheus_client  # noqa: F401 - `create_app` needs it
+    import starlette  # noqa: F401 - this too
     import uvicorn
 except ImportError as error:
     raise PluginError(
@@ -17,13 +22,17 @@ except ImportError as error:
     ) from error
 
 from composer.http.app import create_app
+from composer.http.origin import is_loopback
+from composer.http.protocol import DoorProtocol, Patience
 from composer.key_store import KeyStore
 from composer.locations import database_location
 from experts_registry.registry import Registry
 
-__all__ = ["is_loopback", "listening", "require_keys", "serve", "shown"]
+__all__ = ["listening", "require_keys", "serve", "shown"]
 
-DRAIN_SECONDS = 30
+DRAIN_SECONDS = 30.0
+IDLE_SECONDS = 75  # longer than a balancer keeps a connection that it may still use
+_LAST_SECONDS = 5.0  # for those that are told to end
 
 
 def serve(
@@ -32,15 +41,23 @@ def serve(
     host: str,
     port: int,
     workers: bool = False,
+    allowed_hosts: Collection[str] = (),
+    drain_seconds: float = DRAIN_SECONDS,
+    patience: Patience | None = None,
     ready: Callable[[str], None],
 ) -> None:
     """Serve an expert file until SIGTERM or Ctrl-C; requests in flight finish first.
+
+    After ``drain_seconds``, or at a second signal, those that are left end with an error.
 
     Args:
         registry: the file.
         host: the address to listen on; beyond loopback somebody must hold a key.
         port: 0 takes a free one.
         workers: run experts on Ray instead of in this process.
+        allowed_hosts: further names of this server, see `composer.http.origin`.
+        drain_seconds: how long requests in flight may take after the signal.
+        patience: with slow clients.
         ready: is told the address once clients can connect.
 
     Raises:
@@ -50,27 +67,51 @@ def serve(
     if not is_loopback(host):
         require_keys(registry, f"--host: {host!r} could be reached from other machines")
     with listening(host, port) as listener:
-        app = create_app(registry, workers=workers)
-        ready(shown(host, listener.getsockname()[1]))
-        # uvicorn raises the signal again once it has drained, but a drained server ended well.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        app = create_app(registry, workers=workers, allowed_hosts=allowed_hosts)
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
+            http=partial(DoorProtocol, patience=patience),  # type: ignore[arg-type]
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(drain_seconds + _LAST_SECONDS),
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        server = _Server(config, drain_seconds)
+        # From here on, as uvicorn listens to it later. It also raises the signal again once it
+        # has drained, but a drained server ended well.
+        signal.signal(signal.SIGTERM, server.handle_exit)
+        ready(shown(host, listener.getsockname()[1]))
+        server.run(sockets=[listener])
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+class _Server(uvicorn.Server):
+    """Ends what is left after the drain in time for it to be told, charged and logged."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+        self._is_hurried = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal; end at the second."""
+        self._is_hurried = self.should_exit
+        super().handle_exit(sig, frame)
+        self.force_exit = False  # which would leave the logs unwritten
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait."""
+        ending = asyncio.create_task(self._end_what_is_left())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end_what_is_left(self) -> None:
+        until = asyncio.get_running_loop().time() + self._drain_seconds
+        while not self._is_hurried and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.1)
+        for task in list(self.server_state.tasks):
+            task.cancel()
 
 
 def require_keys(path: Path, why: str) -> None:

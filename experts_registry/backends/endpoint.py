@@ -1,12 +1,11 @@
 """Where a remote expert is asked, with which key, and how both are named in errors."""
 
-import ipaddress
 import os
 import re
-import socket
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from experts_registry.backends.addresses import ip_of, is_denied
 from experts_registry.errors import RegistryError
 from experts_registry.schema import ExpertSpec
 
@@ -15,12 +14,6 @@ __all__ = ["Endpoint"]
 PUBLIC_URL = "https://api.openai.com/v1"
 PUBLIC_KEY = "OPENAI_API_KEY"
 
-# Where clouds hand out the credentials of the machine: no expert lives there.
-_METADATA = ("metadata.google.internal", "metadata")
-_DENIED = tuple(
-    map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254", "100.100.100.200"))
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
@@ -28,19 +21,23 @@ class Endpoint:
 
     Args:
         where: the start of every error message: expert and host, never the key.
+        host: the name in it.
         url: of the chat completions.
         key: sent as bearer token; empty for none.
         key_env: the environment variable that holds it, if any.
     """
 
     where: str
+    host: str
     url: str
     key: str = field(repr=False)
     key_env: str | None
     is_loopback: bool
 
     @classmethod
-    def of(cls, spec: ExpertSpec, base_url: str, key_env: str | None) -> "Endpoint":
+    def of(
+        cls, spec: ExpertSpec, base_url: str, key_env: str | None, *, allow_link_local: bool = False
+    ) -> "Endpoint":
         """Check an expert's address and find its key.
 
         A key goes only where the file sends it: without ``api_key_env`` no server but OpenAI's
@@ -50,16 +47,22 @@ class Endpoint:
             RegistryError: the address is not allowed, or the key is missing.
         """
         name = f"expert {spec.name!r}"
-        host = _allowed_host(f"{name}: options.base_url", base_url)
+        host = _host(f"{name}: options.base_url", base_url)
+        if is_denied(host) and not allow_link_local:
+            raise RegistryError(
+                f"{name}: options.base_url: {host!r} is a link-local or metadata address; use the "
+                "server's own, or set options.allow_link_local"
+            )
         parts = urlsplit(base_url)
         if key_env is None and base_url.rstrip("/") == PUBLIC_URL:
             key_env = PUBLIC_KEY
         return cls(
             where=f"{name} at {parts.netloc}",
+            host=host,
             url=parts._replace(path=parts.path.rstrip("/") + "/chat/completions").geturl(),
             key=_key(name, key_env) if key_env else "",
             key_env=key_env,
-            is_loopback=host == "localhost" or ((ip := _ip(host)) is not None and ip.is_loopback),
+            is_loopback=host == "localhost" or ((ip := ip_of(host)) is not None and ip.is_loopback),
         )
 
     def quote(self, text: str, length: int = 80) -> str:
@@ -88,7 +91,7 @@ def _key(name: str, variable: str) -> str:
     return key
 
 
-def _allowed_host(where: str, url: str) -> str:
+def _host(where: str, url: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").rstrip("."), parts.port
@@ -100,21 +103,4 @@ def _allowed_host(where: str, url: str) -> str:
         raise RegistryError(
             f"{where}: holds a user or password; name an environment variable in api_key_env"
         )
-    ip = _ip(host)
-    if host in _METADATA or (ip is not None and any(ip in network for network in _DENIED)):
-        raise RegistryError(
-            f"{where}: {host!r} is a link-local or metadata address; use the server's own"
-        )
     return host
-
-
-def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a host name spells out, also as 0xA9FEA9FE or ::ffff:a9fe:a9fe."""
-    try:
-        ip = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    return getattr(ip, "ipv4_mapped", None) or ip

@@ -23,12 +23,17 @@ from experts_registry.sources import find, is_local, locate
 __all__ = [
     "DTYPES",
     "LoadedModel",
+    "bounded",
     "computing",
+    "encodable",
     "hub_arguments",
     "load_model",
     "loading",
     "pick_device",
 ]
+
+# Longer than any tokenizer's tokens on average: what lies behind would be cut off anyway.
+_CHARACTERS_PER_TOKEN = 16
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -217,3 +222,13 @@ def computing(spec: ExpertSpec) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         raise ExpertUnavailableError(f"expert {spec.name!r}: the model failed: {error}") from error
+
+
+def bounded(text: str, tokens: int | None) -> str:
+    """Cut a text that is far too long before it is tokenised."""
+    return text if tokens is None else text[: tokens * _CHARACTERS_PER_TOKEN]
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which no tokenizer takes."""
+    return text.encode(errors="replace").decode()

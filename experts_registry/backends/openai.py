@@ -6,21 +6,21 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 import httpx
-import stamina
 from pydantic import BaseModel, Field
 
+from experts_registry.backends.addresses import ResolvedHost
 from experts_registry.backends.endpoint import PUBLIC_URL, Endpoint
 from experts_registry.backends.openai_errors import broken, refusal, retry_after
 from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
 from experts_registry.backends.options import check_offers, closed, parse_options, refuse
 from experts_registry.backends.sse import Event, read_events
-from experts_registry.errors import RegistryError
+from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
+from experts_registry.tracing import trace_headers
 from experts_registry.types import Chunk, Generation, Prompt
 
 __all__ = ["OpenAILLM", "Options"]
 
-RETRIED = (429, 500, 502, 503, 504)
 MAX_REPLY = 16 * 2**20
 MAX_REFUSAL = 64 * 2**10
 
@@ -36,18 +36,13 @@ class Options(BaseModel, extra="forbid", frozen=True):
     )
     timeout: float = Field(60.0, gt=0, description="Longest silence of the server, in seconds.")
     connect_timeout: float = Field(10.0, gt=0, description="Longest wait for a connection.")
-    retries: int = Field(
-        2,
-        ge=0,
-        le=10,
-        description="Further tries where no connection was made, or on HTTP "
-        "429, 500, 502, 503 and 504.",
-    )
-    max_retry_wait: float = Field(
-        30.0, ge=0, description="Longest wait between tries; a server that asks for more is busy."
-    )
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="How the server calls the limit on generated tokens."
+    )
+    allow_link_local: bool = Field(
+        False,
+        description="Ask also a link-local address (169.254.0.0/16, fe80::/10), where clouds keep "
+        "credentials.",
     )
 
 
@@ -64,6 +59,7 @@ class OpenAILLM:
     """Any server that speaks the OpenAI chat API."""
 
     offers: tuple[str, ...] = ("text", "logprobs")
+    tier = "remote"
 
     def __init__(
         self, spec: ExpertSpec, *, transport: httpx.AsyncBaseTransport | None = None
@@ -72,7 +68,13 @@ class OpenAILLM:
             raise RegistryError(f"expert {spec.name!r}: model: is a list; name one served model")
         self.spec = spec
         self.options = parse_options(Options, spec)
-        self.endpoint = Endpoint.of(spec, self.options.base_url, self.options.api_key_env)
+        self.endpoint = Endpoint.of(
+            spec,
+            self.options.base_url,
+            self.options.api_key_env,
+            allow_link_local=self.options.allow_link_local,
+        )
+        self._host = ResolvedHost(self.endpoint.where, self.endpoint.host)
         self._offers = check_offers(spec, self.offers)
         self._transport = transport
         self._clients = _ClientPerLoop(self._new_client)
@@ -112,6 +114,8 @@ class OpenAILLM:
     async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[httpx.Response]:
         """Send a prompt; what goes wrong until the response was read becomes our error."""
         body = self._body(prompt, stream=stream)
+        if not self.options.allow_link_local:
+            await self._host.require_allowed()
         try:
             response = await self._send(body)
             try:
@@ -141,35 +145,23 @@ class OpenAILLM:
         return request_body(self.endpoint, prompt, own)
 
     async def _send(self, body: bytes) -> httpx.Response:
-        """Open a response, trying again where that may help."""
+        """Open a response."""
         client = await self._clients.get()
-        wait = self.options.max_retry_wait
-        async for attempt in stamina.retry_context(
-            on=self._pause,
-            attempts=self.options.retries + 1,
-            timeout=None,
-            wait_initial=min(0.5, wait),
-            wait_max=wait,
-            wait_jitter=min(0.5, wait),
-        ):
-            with attempt:
-                request = client.build_request("POST", self.endpoint.url, content=body)
-                response = await client.send(request, stream=True)
-                if not response.is_success:
-                    raise await _refused(response)
+        request = client.build_request(
+            "POST", self.endpoint.url, content=body, headers=trace_headers()
+        )
+        response = await client.send(request, stream=True)
+        if not response.is_success:
+            raise await _refused(response)
         return response
 
-    def _pause(self, error: Exception) -> bool | float:
-        """Say whether to try again; a number is the wait that the server asked for."""
-        if not isinstance(error, _Refused):
-            return isinstance(error, httpx.ConnectError)
-        if error.status not in RETRIED:
-            return False
-        if error.wait is None:
-            return True
-        return error.wait <= self.options.max_retry_wait and error.wait
-
     async def _whole(self, response: httpx.Response) -> Generation:
+        size = response.headers.get("content-length", "")
+        if size.isdecimal() and int(size) > MAX_REPLY:
+            raise ExpertReplyError(
+                f"{self.endpoint.where}: announced an answer of {size} bytes, more than "
+                f"{MAX_REPLY}; ask for fewer tokens, or check options.base_url"
+            )
         body = await _read(response, MAX_REPLY)
         return parse_reply(self.endpoint, body, response.headers.get("content-type", ""))
 

@@ -13,8 +13,10 @@ import httpx
 from experts_registry.backends.endpoint import Endpoint
 from experts_registry.errors import (
     ComposerError,
+    ContentPolicyError,
     ContextLengthError,
     ExpertBusyError,
+    ExpertOverloadedError,
     ExpertReplyError,
     ExpertRequestError,
     ExpertTimeoutError,
@@ -29,6 +31,8 @@ _TOO_LONG = re.compile(
     r"|exceeds the maximum number of tokens",
     re.IGNORECASE,
 )
+
+_FILTERED = re.compile(r"content_filter|content_policy_violation|content management policy")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -60,13 +64,16 @@ def refusal(endpoint: Endpoint, status: int, body: str, wait: float | None = Non
     start = f"{endpoint.where}: HTTP {status}: {said or 'no explanation'}"
     if status in (429, 503):
         when = "later" if wait is None else f"in {wait:.3g} s"
-        return ExpertBusyError(f"{start}; come back {when}", wait)
+        kind = ExpertBusyError if status == 429 else ExpertOverloadedError
+        return kind(f"{start}; come back {when}", wait)
     if status >= 500:
         return ExpertUnavailableError(f"{start}; try again, or look into the server's log")
     if status == 408:
         return ExpertTimeoutError(f"{start}; try again")
     if status in (400, 413, 422) and _TOO_LONG.search(body):
         return ContextLengthError(f"{start}; shorten the prompt or ask another expert")
+    if status == 400 and _FILTERED.search(body):
+        return ContentPolicyError(f"{start}; change the prompt or ask another expert", status)
     if status < 400:
         return ExpertReplyError(f"{start}; set options.base_url to the address it moved to")
     return ExpertRequestError(f"{start}; {_advice(endpoint, status)}", status)
@@ -112,7 +119,7 @@ def broken(endpoint: Endpoint, error: httpx.HTTPError, options: Any) -> Composer
     start, what = endpoint.where, endpoint.quote(str(error) or type(error).__name__)
     match error:
         case httpx.PoolTimeout():
-            return ExpertBusyError(f"{start}: all connections are in use; come back later")
+            return ExpertOverloadedError(f"{start}: all connections are in use; come back later")
         case httpx.ConnectTimeout():
             return ExpertTimeoutError(
                 f"{start}: no connection within options.connect_timeout "

@@ -20,7 +20,9 @@ from transformers.utils.hub import cached_file
 
 from experts_registry.backends.local_models import (
     DTYPES,
+    bounded,
     computing,
+    encodable,
     hub_arguments,
     loading,
     pick_device,
@@ -32,9 +34,6 @@ from experts_registry.sources import locate, source_digest
 from experts_registry.types import FloatArray, Role
 
 __all__ = ["Options", "SentenceTransformersEmbedder"]
-
-# Longer than any tokenizer's tokens on average: what lies behind would be cut off anyway.
-CHARACTERS_PER_TOKEN = 16
 
 _CONFIG = "sentence_bert_config.json"
 _PLAIN_CONFIG: Mapping[str, tuple[Any, ...]] = {
@@ -107,7 +106,7 @@ class SentenceTransformersEmbedder:
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         with computing(self.spec):
             vectors = torch.cat(
-                [encode([_encodable(texts[i]) for i in rows], prompt) for rows in batches]
+                [encode([encodable(texts[i]) for i in rows], prompt) for rows in batches]
             )
             unit = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
         x = np.empty_like(unit)
@@ -223,7 +222,7 @@ class _Plain:
     def __call__(self, texts: list[str], prompt: str) -> torch.Tensor:
         with self._lock:
             features = self._tokenizer(
-                [_bounded(prompt + text, self._max_length) for text in texts],
+                [bounded(prompt + text, self._max_length) for text in texts],
                 padding=True,
                 truncation=self._max_length is not None,
                 max_length=self._max_length,
@@ -260,20 +259,10 @@ class _Packaged:
     def __call__(self, texts: list[str], prompt: str) -> torch.Tensor:
         with self._lock:
             vectors: torch.Tensor = self._model.encode(
-                [_bounded(text, self._max_length) for text in texts],
+                [bounded(text, self._max_length) for text in texts],
                 prompt=prompt or None,
                 batch_size=max(1, len(texts)),
                 convert_to_tensor=True,
                 show_progress_bar=False,
             )
         return vectors
-
-
-def _bounded(text: str, tokens: int | None) -> str:
-    """Cut a text that is far too long before it is tokenised."""
-    return text if tokens is None else text[: tokens * CHARACTERS_PER_TOKEN]
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which no tokenizer takes."""
-    return text.encode(errors="replace").decode()

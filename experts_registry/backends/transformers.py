@@ -93,6 +93,13 @@ class TransformersLLM:
             window=self.options.window,
         )
 
+    @property
+    def tier(self) -> Literal["disk", "host", "device"]:
+        """Where the weights are."""
+        if (loaded := self._loaded) is None:
+            return "disk"
+        return "host" if loaded[0].model.device.type == "cpu" else "device"
+
     def load(self) -> None:
         """Load the model now instead of at the first call."""
         self._ready()

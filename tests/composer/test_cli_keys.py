@@ -86,6 +86,8 @@ def test_logs_prints_a_table_an_explanation_and_json(folder):
     assert len(rows) == 2
     [row] = ok("logs", "--status", "2xx", "--since", "1h", cwd=folder).splitlines()[1:]
     assert row.split()[1:] == ["200", "auto", "big", "2", "15", "0.001", "0.70", "r1"]
+    [row] = ok("logs", "--failed", cwd=folder).splitlines()[1:]
+    assert row.split()[1:4] == ["504", "auto", "ExpertTimeoutError"]
     told = ok("logs", "r1", cwd=folder)
     assert "big: highest predicted quality" in told
     assert "(is down)" in told

@@ -34,8 +34,14 @@ DECISION = Decision(
 
 
 @pytest.fixture
-def log(tmp_path):
-    with closing(DecisionLog(tmp_path / "decisions.db")) as log:
+def where(tmp_path):
+    """The database; `test_postgres` puts another one in its place."""
+    return tmp_path / "decisions.db"
+
+
+@pytest.fixture
+def log(where):
+    with closing(DecisionLog(where)) as log:
         yield log
 
 
@@ -131,9 +137,9 @@ def killed(path, interval, how, wait=0.0):
         assert process.wait(30) == -9
 
 
-def test_what_was_flushed_survives_a_kill_and_only_the_last_batch_is_lost(tmp_path):
-    killed(tmp_path / "decisions.db", 30, "flush")
-    with closing(DecisionLog(tmp_path / "decisions.db")) as log:
+def test_what_was_flushed_survives_a_kill_and_only_the_last_batch_is_lost(where):
+    killed(where, 30, "flush")
+    with closing(DecisionLog(where)) as log:
         assert len(log.recent(100)) == 50
         assert log.get("late") is None
         log.add(logged())
@@ -142,19 +148,19 @@ def test_what_was_flushed_survives_a_kill_and_only_the_last_batch_is_lost(tmp_pa
 
 
 @pytest.mark.slow
-def test_rows_are_safe_after_the_stated_interval_without_a_flush(tmp_path):
-    killed(tmp_path / "decisions.db", 0.5, "wait", wait=1.5)
-    with closing(DecisionLog(tmp_path / "decisions.db")) as log:
+def test_rows_are_safe_after_the_stated_interval_without_a_flush(where):
+    killed(where, 0.5, "wait", wait=1.5)
+    with closing(DecisionLog(where)) as log:
         assert len(log.recent(100)) == 50
 
 
-def test_closing_writes_what_waits(tmp_path):
-    log = DecisionLog(tmp_path / "decisions.db", flush_seconds=60)
+def test_closing_writes_what_waits(where):
+    log = DecisionLog(where, flush_seconds=60)
     log.add(logged())
     log.close()
     log.add(logged("after"))
     assert log.dropped == 1
-    with closing(DecisionLog(tmp_path / "decisions.db")) as again:
+    with closing(DecisionLog(where)) as again:
         assert [row.request_id for row in again.recent()] == ["r1"]
 
 
@@ -224,13 +230,12 @@ assert log.dropped == 0
 """
 
 
-def test_two_processes_write_at_once_and_lose_nothing(tmp_path):
-    path = tmp_path / "decisions.db"
+def test_two_processes_write_at_once_and_lose_nothing(where):
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("a", "b")
+        subprocess.Popen([sys.executable, "-c", WRITER, str(where), name]) for name in ("a", "b")
     ]
     assert [writer.wait(60) for writer in writers] == [0, 0]
-    with closing(DecisionLog(path)) as log:
+    with closing(DecisionLog(where)) as log:
         assert [len(log.recent(1000, model=name)) for name in ("a", "b")] == [300, 300]
 
 

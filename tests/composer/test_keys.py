@@ -33,8 +33,14 @@ def clock():
 
 
 @pytest.fixture
-def store(tmp_path, clock):
-    with closing(KeyStore(tmp_path / "keys.db", clock=clock)) as store:
+def where(tmp_path):
+    """The database; `test_postgres` puts another one in its place."""
+    return tmp_path / "keys.db"
+
+
+@pytest.fixture
+def store(where, clock):
+    with closing(KeyStore(where, clock=clock)) as store:
         yield store
 
 
@@ -112,10 +118,10 @@ def test_every_refusal_reads_the_same(store, clock):
     assert next(iter(texts.values()))[1:] == (401, "invalid_api_key", ())
 
 
-def test_a_revocation_elsewhere_is_seen_within_five_seconds(store, clock, tmp_path):
+def test_a_revocation_elsewhere_is_seen_within_five_seconds(store, clock, where):
     new = store.create("alice")
     store.authenticate(new.token)
-    with closing(KeyStore(tmp_path / "keys.db")) as elsewhere:
+    with closing(KeyStore(where)) as elsewhere:
         elsewhere.revoke(new.key.id)
     clock.now += 4.9
     store.authenticate(new.token)  # still believed
@@ -152,10 +158,10 @@ def test_unknown_tokens_do_not_fill_the_memory(store):
     assert len(store._read) == 0
 
 
-def test_two_processes_see_each_others_keys(tmp_path):
+def test_two_processes_see_each_others_keys(where):
     with (
-        closing(KeyStore(tmp_path / "keys.db")) as one,
-        closing(KeyStore(tmp_path / "keys.db")) as two,
+        closing(KeyStore(where)) as one,
+        closing(KeyStore(where)) as two,
     ):
         assert two.all() == []
         new = one.create("alice")

@@ -17,13 +17,16 @@ experts:
   - {name: cheap, kind: llm, backend: echo, model: echo, price: {prompt: 1, completion: 2}}
   - {name: lab/dear, kind: llm, backend: echo, model: echo, context_window: 50,
      price: {prompt: 9, completion: 9}}
-  - {name: dead, kind: llm, backend: echo, model: echo, options: {fail: unavailable}}
+  - {name: dead, kind: llm, backend: echo, model: echo, limits: {retries: 0},
+     options: {fail: unavailable}}
   - {name: cut, kind: llm, backend: echo, model: echo,
      options: {fail: unavailable, fail_after: 2}}
   - {name: slow, kind: llm, backend: echo, model: echo, limits: {seconds: 0.05},
      options: {delay: 30}}
-  - {name: far, kind: llm, backend: openai, model: far-1,
-     options: {base_url: "URL/v1", retries: 0}}
+  - {name: far, kind: llm, backend: openai, model: far-1, limits: {retries: 0},
+     options: {base_url: "URL/v1"}}
+  - {name: far-busy, kind: llm, backend: openai, model: far-1, limits: {retries: 0},
+     options: {base_url: "URL/v1"}}
   - {name: words, kind: retriever, backend: hashing, model: hashing, options: {dimensions: 16}}
 compositions:
   - {name: auto, experts: [cheap, lab/dear]}

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -21,11 +22,10 @@ def until(claim: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 @contextmanager
-def running(app: object) -> Iterator[str]:
-    """Serve an ASGI app; yield its address."""
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=5
-    )
+def running(app: object, **options: Any) -> Iterator[str]:
+    """Serve an ASGI app, with these options of uvicorn; yield its address."""
+    options = {"log_level": "warning", "timeout_graceful_shutdown": 5, **options}
+    config = uvicorn.Config(app, access_log=False, ws="none", **options)
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -20,9 +20,17 @@ experts:
   - {name: slow, kind: llm, backend: echo, model: echo, options: {delay: 30},
      price: {prompt: 1000, completion: 1000}}
   - {name: dead, kind: llm, backend: echo, model: echo, options: {fail: unavailable}}
+  - {name: gone, kind: llm, backend: echo, model: echo, limits: {retries: 0},
+     options: {fail: unavailable}}
+  - {name: lost, kind: llm, backend: echo, model: echo, limits: {retries: 0},
+     options: {fail: unavailable}}
+  - {name: cut, kind: llm, backend: echo, model: echo,
+     options: {fail: unavailable, fail_after: 1}}
+  - {name: small, kind: llm, backend: echo, model: echo, context_window: 20}
   - {name: words, kind: retriever, backend: hashing, model: hashing, options: {dimensions: 8}}
 compositions:
   - {name: auto, experts: [cheap]}
+  - {name: doomed, experts: [lost, gone], baseline: lost}
 """
 CANARY = "canary-prompt-7f3a"
 
@@ -243,7 +251,48 @@ def test_a_decision_is_told_to_whom_it_belongs_and_to_admins(door):
 def test_a_failure_is_logged_with_its_status_and_class(door):
     client = door()
     found = logged(client, client.post(CHAT, json=asking("dead")))
-    assert (found["status"], found["error"]) == (503, "ExpertUnavailableError")
+    # The second where its breaker is open: other tests ask it too.
+    assert found["status"] == 503
+    assert found["error"] in ("ExpertUnavailableError", "ExpertOverloadedError")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_calls_of_a_failed_request_are_logged_and_in_its_headers(door, stream):
+    client = door()
+    failed = client.post(CHAT, json=asking("doomed", CANARY, stream=stream))
+    assert failed.status_code == 503
+    assert failed.headers["x-composer-expert"] == "gone"
+    assert failed.headers["x-composer-model"] == "doomed"
+    assert failed.headers["x-composer-attempts"] == "2"
+    assert failed.headers["x-composer-fallbacks"] == "2"
+    assert failed.headers["x-composer-generation"] == "1"
+    assert float(failed.headers["x-composer-overhead-ms"]) >= 0
+    found = logged(client, failed)
+    assert [step["expert"] for step in found["steps"]] == ["lost", "gone"]
+    assert {step["error"] for step in found["steps"]} == {"ExpertUnavailableError"}
+    assert (found["expert"], found["decision"]["experts"]) == ("", ["lost"])
+
+
+def test_a_stream_that_breaks_is_logged_with_its_call(door):
+    client = door()
+    with client.stream("POST", CHAT, json=asking("cut", stream=True)) as stream:
+        assert '"error"' in stream.read().decode()
+    found = logged(client, stream)
+    assert (found["status"], len(found["steps"])) == (503, 1)
+    assert found["steps"][0]["error"] == "ExpertUnavailableError"
+
+
+def test_an_error_before_any_decision_has_no_headers_of_one(door):
+    refused = door().post(CHAT, json=asking("no-such"))
+    assert not [name for name in refused.headers if name.startswith("x-composer")]
+
+
+def test_of_several_answers_the_failed_one_is_logged_beside_the_others(door, folder):
+    client = door()
+    body = {"model": "small", "prompt": ["short", "long " * 50], "max_tokens": 3}
+    failed = client.post("/v1/completions", json=body)
+    assert failed.status_code == 400
+    assert logged(client, failed)["error"] == "ContextLengthError"
 
 
 def test_no_prompt_and_no_key_is_in_any_file_or_log(door, folder, caplog):
@@ -258,6 +307,21 @@ def test_no_prompt_and_no_key_is_in_any_file_or_log(door, folder, caplog):
         assert client.token.encode() not in content
     assert CANARY not in caplog.text
     assert client.token not in caplog.text
+
+
+def test_feedback_counts_among_the_requests_of_a_minute(door):
+    client = door(rpm=2)
+    answer = client.post(CHAT, json=asking()).json()["id"]
+    grade = {"id": answer, "quality": 1}
+    assert client.post("/v1/feedback", json=grade).status_code == 200
+    assert code(client.post("/v1/feedback", json=grade)) == (429, "rate_limit_exceeded")
+
+
+def test_unknown_paths_are_no_secret(url):
+    """Which paths there are is documented: a client that asks a wrong one is told so."""
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        assert code(client.get("/v2/nothing")) == (404, "unknown_url")
+        assert code(client.put(CHAT)) == (405, "method_not_allowed")
 
 
 def test_the_log_says_when(door):

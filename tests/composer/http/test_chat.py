@@ -251,7 +251,9 @@ def test_an_expert_that_has_no_logprobs_refuses_them(raw):
 
 def test_retry_after_of_a_busy_expert_is_forwarded(client):
     with pytest.raises(openai.RateLimitError) as raised:
-        client.chat.completions.create(model="far", messages=[{"role": "user", "content": "busy"}])
+        client.chat.completions.create(
+            model="far-busy", messages=[{"role": "user", "content": "busy"}]
+        )
     headers = raised.value.response.headers
     assert (headers["retry-after"], headers["retry-after-ms"]) == ("7", "7000")
     assert headers["x-should-retry"] == "false"

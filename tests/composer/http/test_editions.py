@@ -113,6 +113,31 @@ def test_an_edit_that_only_building_shows_wrong_is_refused(raw, path):
     assert words(say(raw)) == "one"
 
 
+BROKEN = """\
+compositions:
+  - {name: auto, experts: [bird, sloth], router: routers/auto}
+  - {name: other, experts: [bird, sloth], router: routers/other}
+"""
+
+
+def test_what_was_broken_at_the_start_does_not_block_the_edit_that_mends_a_part(path):
+    for name in ("auto", "other"):
+        folder = path.parent / "routers" / name
+        folder.mkdir(parents=True)
+        (folder / "router.json").write_text("{")
+    first = f"{FIRST}  - {{name: hash, kind: retriever, backend: hashing, model: hashing}}\n"
+    write(path, first + BROKEN)
+    with running(create_app(path)) as url, httpx.Client(base_url=url, trust_env=False) as raw:
+        assert say(raw, "auto").status_code >= 400
+        mended = BROKEN.replace(", router: routers/auto", "")
+        write(path, first + mended)
+        until(lambda: generation(raw) == 2)
+        assert words(say(raw, "auto")) == "one"
+        write(path, first + mended.replace("routers/other", "routers/auto"))  # newly wrong
+        until(lambda: not raw.get("/admin/registry").json()["last_reload"]["ok"])
+        assert generation(raw) == 2
+
+
 def test_feedback_reaches_an_answer_of_an_older_edition(raw, path):
     answer = say(raw).json()["id"]
     write(path, FIRST.replace("reply: one", "reply: two"))

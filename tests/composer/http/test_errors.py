@@ -4,9 +4,12 @@ import logging
 import httpx
 import openai
 import pytest
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
 from composer import Composer
 from composer.http.bodies import MAX_BYTES
+from composer.http.connection import Guarded
 from composer.http.errors import api_error
 from experts_registry import errors
 from experts_registry.errors import (
@@ -16,6 +19,7 @@ from experts_registry.errors import (
     KeyRefusedError,
     LimitError,
 )
+from tests.composer.http.servers import running
 
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "cheap", "messages": [{"role": "user", "content": "hello"}]}
@@ -40,6 +44,8 @@ def error_of(response):
         ({"messages": ["hello"]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": 5}]}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": ["hello"]}]}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "invalid_value", "messages"),
         ({"messages": GOOD["messages"] * 2049}, "array_above_max_length", "messages"),
         ({"model": None}, "missing_required_parameter", "model"),
         ({"model": 5}, "invalid_type", "model"),
@@ -61,6 +67,11 @@ def error_of(response):
         ({"stop": [1]}, "invalid_type", "stop"),
         ({"stream": "yes"}, "invalid_type", "stream"),
         ({"stream_options": 1}, "invalid_type", "stream_options"),
+        (
+            {"stream_options": {"include_usage": []}},
+            "invalid_type",
+            "stream_options.include_usage",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_openais_code(raw, fields, code, param):
@@ -77,8 +88,9 @@ def test_a_wrong_field_is_named_with_openais_code(raw, fields, code, param):
         (b'{"model": NaN}', "invalid_json"),
         (b'{"model": "\\ud800"}', "invalid_json"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "invalid_json"),
-        (b"[" * 100_000, "invalid_json"),
-        (b'{"a":' * 100 + b"1" + b"}" * 100, "invalid_json"),
+        (b"[" * 1_000, "invalid_json"),
+        (b"[" * 100_000, "too_many_values"),
+        (b'{"a":' * 300 + b"1" + b"}" * 300, "invalid_json"),
         (b"[]", "invalid_type"),
         (b'"hello"', "invalid_type"),
         (b"null", "invalid_type"),
@@ -114,6 +126,14 @@ def test_unknown_paths_and_methods_are_json_errors(raw):
     assert error_of(response)[:3] == (405, "invalid_request_error", "method_not_allowed")
     assert response.headers["allow"] == "POST"
     assert error_of(raw.put("/v1/models"))[0] == 405
+
+
+def test_all_methods_of_a_path_are_named():
+    routes = [Route("/x", Response(), methods=[method]) for method in ("GET", "POST")]
+    with running(Guarded(Router(routes))) as url:
+        response = httpx.put(f"{url}/x", trust_env=False)
+    assert error_of(response)[0] == 405
+    assert response.headers["allow"] == "GET, HEAD, POST"
 
 
 def test_a_page_of_another_site_cannot_spend_money(raw, url):
@@ -188,6 +208,7 @@ def tree(kind):
 
 
 OURS = [kind for kind in tree(ComposerError) if kind.__module__ == errors.__name__]
+FOR_OPERATORS = {errors.DatabaseError}  # it names a path
 
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
@@ -196,7 +217,8 @@ def test_every_error_of_ours_has_its_place_in_http(kind):
     error = kind(*arguments.get(kind, ("where: what",)))
     found = api_error(error)
     assert 400 <= found.status < 600
-    assert json.loads(json.dumps(found.body))["error"]["message"] == str(error)
+    message = json.loads(json.dumps(found.body))["error"]["message"]
+    assert (message == str(error)) == (kind not in FOR_OPERATORS)
     is_servers = found.status >= 500
     assert (found.kind in ("server_error", "timeout_error")) == is_servers
 

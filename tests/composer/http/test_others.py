@@ -46,6 +46,7 @@ def test_base64_is_little_endian_float32(raw):
         ({"input": None}, 400, "missing_required_parameter"),
         ({"input": ["x"] * 2049}, 400, "array_above_max_length"),
         ({"encoding_format": "hex"}, 400, "invalid_value"),
+        ({"encoding_format": ""}, 400, "invalid_value"),
         ({"dimensions": 0}, 400, "integer_below_min_value"),
         ({"dimensions": 8}, 400, "unsupported_parameter"),
         ({"input_type": "song"}, 400, "invalid_value"),
@@ -115,7 +116,7 @@ def test_what_a_chat_of_one_turn_cannot_do_is_refused(client, fields, code, para
 def test_models_are_compositions_and_experts(client):
     listed = client.models.list().data
     assert [m.id for m in listed] == [
-        "auto", "shaky", "cheap", "lab/dear", "dead", "cut", "slow", "far", "words",
+        "auto", "shaky", "cheap", "lab/dear", "dead", "cut", "slow", "far", "far-busy", "words",
     ]  # fmt: skip
     for one in listed:
         assert client.models.retrieve(one.id) == one
@@ -125,6 +126,7 @@ def test_a_model_id_may_hold_a_slash(raw):
     for path in ("/v1/models/lab/dear", "/v1/models/lab%2Fdear"):
         assert raw.get(path).json() == {
             "id": "lab/dear", "object": "model", "created": 0, "owned_by": "echo",
+            "kind": "llm",
         }  # fmt: skip
 
 
@@ -162,6 +164,7 @@ def test_feedback_names_an_answer_by_its_id(client, raw, stream):
         ({"quality": 1}, 400, "missing_required_parameter"),
         ({"id": "x", "quality": "good"}, 400, "invalid_type"),
         ({"id": 5, "quality": 1}, 400, "invalid_type"),
+        ({"id": "chatcmpl-nobody", "quality": 1.1}, 400, "decimal_above_max_value"),
     ],
 )
 def test_feedback_that_cannot_be_taken_is_refused(raw, fields, status, code):

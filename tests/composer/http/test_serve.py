@@ -1,6 +1,8 @@
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from composer.decision_log import DecisionLog
 from tests.composer.http.servers import until
 
 REGISTRY = """\
@@ -69,7 +72,7 @@ def test_the_printed_address_answers_an_openai_client(path):
 def is_listening(url):
     try:
         return httpx.get(f"{url}/health", trust_env=False).is_success
-    except httpx.ConnectError:
+    except httpx.TransportError:  # also one that was accepted while the server closed
         return False
 
 
@@ -90,9 +93,68 @@ def test_sigterm_lets_a_request_in_flight_finish_and_exits_with_0(path, upstream
         upstream.is_released = True
         response = asked.result(timeout=20)
         assert process.wait(timeout=20) == 0
-        assert process.stderr.read() == ""
+        [line] = process.stderr.read().splitlines()  # that of the access log
+        assert "POST /v1/chat/completions 200" in line
     assert response.status_code == 200
     assert response.text.endswith("data: [DONE]\n\n") == stream
+
+
+STREAM = {"model": "far", "messages": [{"role": "user", "content": "stall"}], "stream": True}
+
+
+@contextmanager
+def streaming(url, upstream):
+    """A stream that stalls after its first words."""
+    hung_up = upstream.hung_up
+    with httpx.stream(
+        "POST", f"{url}/v1/chat/completions", json=STREAM, trust_env=False, timeout=60
+    ) as response:
+        events = response.iter_lines()
+        assert next(events).startswith("data: ")
+        yield events
+    until(lambda: upstream.hung_up > hung_up)
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_stream_that_outlasts_the_drain_is_told_and_its_upstream_left(path, upstream, signals):
+    """At a second signal, or as here after no time at all."""
+    drain = ["--drain", "0.2"] if signals == 1 else []
+    with serving(path, *drain) as process:
+        url = address(process)
+        with streaming(url, upstream) as events:
+            process.send_signal(signal.SIGTERM)
+            until(lambda: not is_listening(url))
+            if signals == 2:
+                process.send_signal(signal.SIGTERM)
+            told = [line for line in events if line]
+        assert json.loads(told[-1].removeprefix("data: "))["error"]["code"] == "overloaded"
+        assert process.wait(timeout=20) == 0
+        assert "Traceback" not in process.stderr.read()
+    log = DecisionLog(path.parent / "decisions.db")
+    assert log.recent(1)[0].status == 499  # and its row was still written
+    log.close()
+
+
+def test_a_connection_that_waits_is_closed_at_once_when_the_server_drains(path, upstream):
+    with serving(path) as process:
+        url = address(process)
+        with httpx.Client(base_url=url, trust_env=False) as client, streaming(url, upstream):
+            assert client.get("/health/ready").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            until(lambda: not is_listening(url))
+            with pytest.raises(httpx.TransportError):  # which a probe takes for not ready
+                client.get("/health/ready")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
+
+
+def test_a_client_that_dribbles_does_not_hold_up_the_end(path):
+    with serving(path) as process:
+        host, port = address(process).removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

@@ -25,6 +25,7 @@ class Upstream:
 
     is_released: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     hung_up: int = 0
     waiting: int = 0
 
@@ -40,6 +41,7 @@ class Upstream:
                 break
         request = json.loads(body)
         self.requests.append(request)
+        self.headers.append({n.decode(): v.decode("latin-1") for n, v in scope["headers"]})
         asked = request["messages"][-1]["content"]
         if asked == "hang":
             await self._hang(receive)
@@ -47,6 +49,9 @@ class Upstream:
             await _send(send, 429, {"error": {"message": "slow down"}}, [(b"retry-after", b"7")])
         elif asked == "wrong":
             await _send(send, 400, {"error": {"message": "no such tool"}})
+        elif asked.startswith("leak"):  # as some servers do
+            said = f"key {self.headers[-1].get('authorization')} may not ask {asked}"
+            await _send(send, 401, {"error": {"message": said}})
         elif request["stream"]:
             await self._stream(asked, receive, send)
         else:

@@ -18,6 +18,16 @@ def endpoint(spec, url, key_env=None):
         "http://[fe80::1]/v1",
         "http://[fe80::1%25eth0]/v1",
         "http://[fd00:ec2::254]/v1",
+        "http://[fd20:ce::254]/v1",
+        "http://169.254.169.254./v1",
+        "http://0251.0376.0251.0376/v1",
+        "http://169.16689662/v1",
+        "http://[::169.254.169.254]/v1",
+        "http://[64:ff9b::169.254.169.254]/v1",
+        "http://[2002:a9fe:a9fe::1]/v1",
+        "http://100.100.100.200/v1",
+        "http://168.63.129.16/v1",
+        "http://METADATA.google.internal/v1",
         "http://metadata.google.internal./v1",
         "file:///etc/passwd",
         "ftp://example.com/v1",
@@ -44,6 +54,32 @@ def test_addresses_where_no_expert_lives_are_refused(spec, url):
 )
 def test_the_path_of_the_api_is_added(spec, url, expected):
     assert endpoint(spec, url).url == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8000/v1",
+        "http://[::1]/v1",
+        "http://0.0.0.0:8000/v1",
+        "http://10.0.0.1/v1",
+        "http://192.168.1.5/v1",
+        "http://172.17.0.1/v1",
+        "http://100.64.0.1/v1",
+        "http://[fd12:3456::1]/v1",
+        "http://[::ffff:127.0.0.1]/v1",
+        "http://vllm:8000/v1",
+        "https://api.openai.com/v1",
+    ],
+)
+def test_this_machine_private_networks_and_the_internet_are_allowed(spec, url, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-public")
+    assert endpoint(spec, url).url.startswith(url)
+
+
+def test_a_link_local_server_is_asked_where_the_file_says_so(spec):
+    url = "http://169.254.7.7/v1"
+    assert Endpoint.of(spec("openai"), url, None, allow_link_local=True).url.startswith(url)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Ask experts for one request: another one where one fails, and the last one again."""
+
+import asyncio
+import logging
+import time
+from contextlib import AbstractAsyncContextManager
+
+from composer.chain import Chain
+from composer.dispatch import Dispatcher, deadline
+from composer.plan import Plan
+from composer.standing import Standings
+from composer.trace import Ledger
+from experts_registry.errors import ComposerError
+from experts_registry.types import Generation, Prompt
+
+__all__ = ["Calling"]
+
+logger = logging.getLogger(__name__)
+
+_SHARE, _LAST_SHARE = 0.5, 0.99  # of the time that is left
+
+
+class Calling:
+    """The calls of one request, within its deadline.
+
+    Args:
+        plan: what was decided.
+        ledger: where every try is written down.
+        dispatcher: carries calls.
+        standings: what is known of the experts.
+    """
+
+    def __init__(
+        self, plan: Plan, ledger: Ledger, dispatcher: Dispatcher, standings: Standings
+    ) -> None:
+        self.ledger, self.dispatcher, self.standings = ledger, dispatcher, standings
+        self._plan = plan
+        self.chain = Chain(plan.decision, plan.fallbacks, standings)
+        self._tries: dict[str, int] = {}
+
+    async def __call__(self, expert: str, prompt: Prompt) -> Generation:
+        """Answer a prompt with an expert, or with one that stands in for it.
+
+        Raises:
+            ExpertError: all that could be asked failed; this is how the last one did.
+        """
+        while True:
+            began = self.begin(expert)
+            try:
+                with self.standings[expert].call():
+                    async with self.within(expert):
+                        generation = await self.dispatcher.generate(expert, prompt)
+            except ComposerError as error:
+                self.ledger.failed(expert, began, error)
+                expert = await self.next(expert, error)
+                continue
+            except BaseException as error:
+                self.ledger.failed(expert, began, error)
+                raise
+            self.ledger.answered(expert, began, generation.usage)
+            other = None
+            if generation.finish_reason == "content_filter":
+                other = self.chain.after_filter()
+            if other is None:
+                return generation
+            expert = other
+
+    def begin(self, expert: str) -> float:
+        """Note a try, and return when it began, in `time.perf_counter` seconds."""
+        self.chain.ask(expert)
+        self._tries[expert] = self._tries.get(expert, 0) + 1
+        return time.perf_counter()
+
+    def within(
+        self, expert: str, *, most: float | None = None, of: str = "answer"
+    ) -> AbstractAsyncContextManager[None]:
+        """Bound a try: by half of what is left of the request while others could be asked.
+
+        The last one has a little less than all of it: then its silence is held against it.
+
+        Args:
+            expert: who is asked.
+            most: seconds of the expert's own for this.
+            of: what is waited for.
+        """
+        plan = self._plan
+        share = plan.left * (_LAST_SHARE if self.chain.is_over else _SHARE)
+        if most is not None and most < share:
+            return deadline(f"expert {expert!r}", most, of=of)
+        if self.chain.is_over:
+            return deadline(plan.who, plan.seconds, left=share, of=of)
+        return deadline(f"expert {expert!r}", share, of=of)
+
+    async def next(self, expert: str, error: ComposerError) -> str:
+        """Return whom to ask after a failure, at the time to ask.
+
+        Raises:
+            ComposerError: the same, where nobody could help.
+        """
+        # Without its text: an upstream may repeat the prompt in it.
+        kind = type(error).__name__
+        if (other := self.chain.after(error)) is not None:
+            logger.warning("expert %s failed (%s), asking %s", expert, kind, other)
+            logger.debug("expert %s: %s", expert, error)
+            return other
+        retries = self.standings[expert].retries
+        wait = retries.wait(error, self._tries[expert], self._plan.left)
+        if wait is None:
+            raise error
+        logger.warning("expert %s failed (%s), asking it again in %.2f s", expert, kind, wait)
+        await asyncio.sleep(wait)
+        return expert

@@ -1,0 +1,43 @@
+"""How many requests a server works on at once; more are turned away before they cost anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from composer.http.errors import ApiError
+
+__all__ = ["Crowd"]
+
+_SECONDS = 1  # when to come back
+
+
+class Crowd:
+    """The requests that are being answered; of one event loop.
+
+    Args:
+        most: at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.present, self.turned_away = most, 0, 0
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Be one of them.
+
+        Raises:
+            ApiError: there are too many; nothing of the request was read.
+        """
+        if self.present >= self.most:
+            self.turned_away += 1
+            raise ApiError(
+                503,
+                f"server: {self.present} requests are being answered already; come back later",
+                code="overloaded",
+                kind="server_error",
+                headers={"retry-after": str(_SECONDS), "x-should-retry": "true"},
+            )
+        self.present += 1
+        try:
+            yield
+        finally:
+            self.present -= 1

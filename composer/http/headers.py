@@ -1,0 +1,83 @@
+"""The headers ``x-composer-...``: who answered, or was asked in vain, and what it took."""
+
+import time
+from collections.abc import Sequence
+
+from composer.http.access import Visit
+from composer.sdk import Composer
+from composer.streaming import Progress
+from composer.trace import Answer, Step
+from experts_registry.registry import Registry
+from routers.base import Decision
+
+__all__ = ["told", "told_so_far", "told_too_late"]
+
+Headers = dict[str, str]
+
+
+def told(composer: Composer, answers: Sequence[Answer], began: float) -> Headers:
+    """Return the headers of whole answers; the first one's decision stands for all."""
+    first = answers[0]
+    waited = max(answer.seconds for answer in answers)
+    steps = [step for answer in answers for step in answer.steps]
+    return {
+        **_decided(composer.registry, first.model, first.decision, first.expert),
+        **_counted(steps, time.perf_counter() - began - waited),
+        "x-composer-cost-usd": _usd(sum(answer.cost for answer in answers)),
+    }
+
+
+def told_so_far(composer: Composer, progress: Progress, began: float) -> Headers:
+    """Return the headers of an answer that begins: what it will cost is not known yet."""
+    failed = progress.ledger.steps
+    overhead = progress.began - began - sum(step.seconds for step in failed)
+    current = Step(expert=progress.expert, seconds=0.0)
+    decision, model = progress.plan.decision, progress.plan.model
+    return {
+        **_decided(composer.registry, model, decision, progress.expert),
+        **_counted([*(s for s in failed if s.error), current], overhead),
+    }
+
+
+def told_too_late(visit: Visit | None) -> Headers:
+    """Return the headers of a request that failed: none where nothing had been decided."""
+    if visit is None:
+        return {}
+    # Of several prompts, one that is to blame.
+    trails = sorted(visit.trails, key=lambda trail: not any(step.error for step in trail.steps))
+    waited = max((sum(step.seconds for step in trail.steps) for trail in trails), default=0.0)
+    for trail in trails:
+        if (decision := trail.decision) is not None:
+            expert = trail.steps[-1].expert if trail.steps else decision.primary
+            return {
+                **_decided(visit.registry, visit.model, decision, expert),
+                **_counted(visit.steps, time.perf_counter() - visit.began - waited),
+                "x-composer-cost-usd": _usd(sum(step.cost for step in visit.steps)),
+            }
+    return {}
+
+
+def _decided(registry: Registry, model: str, decision: Decision, expert: str) -> Headers:
+    headers = {
+        "x-composer-model": model,
+        "x-composer-expert": expert,
+        "x-composer-generation": str(registry.generation),
+    }
+    if decision.router:
+        headers["x-composer-router"] = decision.router
+    scores = dict(zip(decision.experts, decision.scores, strict=False))
+    if expert in scores:
+        headers["x-composer-score"] = f"{scores[expert]:.4g}"
+    return headers
+
+
+def _counted(steps: Sequence[Step], overhead: float) -> Headers:
+    return {
+        "x-composer-attempts": str(len(steps)),
+        "x-composer-fallbacks": str(sum(step.error is not None for step in steps)),
+        "x-composer-overhead-ms": f"{max(0.0, overhead) * 1000:.2f}",
+    }
+
+
+def _usd(cost: float) -> str:
+    return f"{cost:.10g}"

@@ -1,0 +1,1 @@
+"""Read the configuration of a LiteLLM proxy as an expert file."""

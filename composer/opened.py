@@ -1,0 +1,67 @@
+"""The experts that only compute, embedders and rerankers, each opened once and when needed."""
+
+import threading
+from collections.abc import Sequence
+
+from composer.opening import open_embedder, open_reranker
+from experts_registry.errors import unknown_name
+from experts_registry.registry import Registry
+from experts_registry.types import Embedder, FloatArray, Reranker
+
+__all__ = ["Opened"]
+
+
+class Opened:
+    """Opens the retrievers and rerankers of one registry generation; safe from any thread."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._embedders: dict[str, Embedder] = {}
+        self._rerankers: dict[str, Reranker] = {}
+        self._lock = threading.RLock()
+
+    def embedder(self, name: str) -> Embedder:
+        """Return a retriever.
+
+        Raises:
+            UnknownNameError: no retriever has that name.
+        """
+        with self._lock:
+            if name not in self._embedders:
+                retrievers = self._registry.retrievers
+                if name not in retrievers:
+                    raise unknown_name("retriever", name, retrievers)
+                self._embedders[name] = open_embedder(retrievers[name])
+            return self._embedders[name]
+
+    def relevance(self, query: str, texts: Sequence[str], *, model: str) -> FloatArray:
+        """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
+
+        Raises:
+            UnknownNameError: no reranker and no retriever has that name.
+        """
+        if model in self._registry.rerankers:
+            return self._reranker(model).relevance(query, texts)
+        known = {**self._registry.rerankers, **self._registry.retrievers}
+        if model not in known:
+            raise unknown_name("reranker or retriever", model, known)
+        embedder = self.embedder(model)
+        x = embedder.embed([query], role="query")  # (1, d)
+        scores: FloatArray = embedder.embed(texts, role="passage") @ x[0]
+        return scores
+
+    def close(self) -> None:
+        """Free them."""
+        with self._lock:
+            for embedder in self._embedders.values():
+                embedder.close()
+            for reranker in self._rerankers.values():
+                reranker.close()
+            self._embedders.clear()
+            self._rerankers.clear()
+
+    def _reranker(self, name: str) -> Reranker:
+        with self._lock:
+            if name not in self._rerankers:
+                self._rerankers[name] = open_reranker(self._registry.rerankers[name])
+            return self._rerankers[name]

@@ -1,0 +1,134 @@
+"""What is known of experts from their calls so far: load, failures, tries that are left."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from composer.breaker import Breaker
+from composer.faults import is_experts_fault
+from composer.retries import Retries
+from composer.status import ExpertStatus, Tier
+from experts_registry.errors import (
+    ComposerError,
+    ContextLengthError,
+    ExpertBusyError,
+    ExpertOverloadedError,
+    ExpertRequestError,
+)
+from experts_registry.schema import ExpertSpec
+
+__all__ = ["Standing", "Standings"]
+
+_MOST_IN_FLIGHT = 1000  # calls to one expert whose concurrency has no limit
+_FULL_SECONDS = 1.0  # when to come back to an expert that has no room
+
+
+class Standing:
+    """One expert's; safe from any thread.
+
+    Args:
+        spec: names it and its limits.
+    """
+
+    def __init__(self, spec: ExpertSpec) -> None:
+        self.spec, self.breaker, self.retries = spec, Breaker(), Retries(spec.limits)
+        self.in_flight = 0
+        turns = spec.limits.concurrency
+        self._most = turns + spec.limits.queue if turns else _MOST_IN_FLIGHT
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call while it lasts, and learn from how it ends.
+
+        Raises:
+            ExpertOverloadedError: the expert is left alone now, or has no room.
+        """
+        self._enter()
+        try:
+            yield
+        except ComposerError as error:
+            self._learn(error)
+            raise
+        except BaseException:  # the caller gave up, or hung up
+            self.breaker.abandoned()
+            raise
+        else:
+            self.breaker.succeeded()
+        finally:
+            with self._lock:
+                self.in_flight -= 1
+
+    def left_alone(self) -> str | None:
+        """Say why it should not be chosen now, or None."""
+        wait = self.breaker.refuses_for
+        return f"{self._why()}, for {wait:.3g} s more" if wait else None
+
+    def status(self, tier: Tier) -> ExpertStatus:
+        """Return how it is doing."""
+        turns = self.spec.limits.concurrency
+        return ExpertStatus(
+            tier=tier,
+            in_flight=self.in_flight,
+            waiting=max(0, self.in_flight - turns) if turns else 0,
+            breaker=self.breaker.state,
+        )
+
+    def _enter(self) -> None:
+        name = f"expert {self.spec.name!r}"
+        with self._lock:
+            if self.in_flight >= self._most:
+                raise ExpertOverloadedError(
+                    f"{name}: {self.in_flight} calls are in flight already; come back later, or "
+                    "raise limits.concurrency or limits.queue",
+                    _FULL_SECONDS,
+                )
+            if wait := self.breaker.enter():
+                kind = ExpertBusyError if self.breaker.is_resting else ExpertOverloadedError
+                raise kind(f"{name}: {self._why()}; come back in {wait:.3g} s", wait)
+            self.in_flight += 1
+        self.retries.earn()
+
+    def _why(self) -> str:
+        return "asked for a pause" if self.breaker.is_resting else "failed too often lately"
+
+    def _learn(self, error: ComposerError) -> None:
+        if isinstance(error, ExpertBusyError) and error.retry_after:
+            self.breaker.rest(error.retry_after)
+        elif is_experts_fault(error):
+            self.breaker.failed()
+        elif isinstance(error, ContextLengthError | ExpertRequestError):
+            self.breaker.succeeded()  # it was there to say no
+        else:
+            self.breaker.abandoned()
+
+
+class Standings(Mapping[str, Standing]):
+    """Of all experts of a registry; those that an edit did not change keep theirs.
+
+    Args:
+        experts: by name.
+        before: of an older edition.
+    """
+
+    def __init__(
+        self, experts: Mapping[str, ExpertSpec], *, before: "Standings | None" = None
+    ) -> None:
+        older: Mapping[str, Standing] = before or {}
+        self._all = {
+            name: older[name] if name in older and older[name].spec == spec else Standing(spec)
+            for name, spec in experts.items()
+        }
+
+    def __getitem__(self, expert: str) -> Standing:
+        return self._all[expert]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def left_alone(self) -> dict[str, str]:
+        """Say why experts should not be chosen now."""
+        return {name: why for name, one in self._all.items() if (why := one.left_alone())}

@@ -1,0 +1,108 @@
+// Why an expert was chosen: candidates with their numbers, calls that were made, passages found.
+
+import { el } from "./dom.js";
+import { fixed, seconds, usd } from "./format.js";
+
+const FEW = 6;
+
+// The whole story of a logged request.
+export function story(record) {
+  const { decision, steps, passages } = record;
+  return el(
+    "div", { class: "story" },
+    decision ? chosen(decision) : null,
+    steps.length ? calls(steps) : null,
+    passages?.length ? found(passages) : null,
+    el("p", { class: "muted small" }, `${record.request_id} · generation ${record.generation}`),
+  );
+}
+
+// What a request would lead to, without asking.
+export function dryRun(question, decision) {
+  return el(
+    "div", { class: "answer" },
+    el("p", { class: "who" }, el("strong", { class: "expert" }, decision.experts[0] ?? "nobody"),
+      el("span", { class: "muted" }, " would answer, nobody was asked")),
+    el("p", { class: "quoted" }, question),
+    el("div", { class: "story" }, chosen(decision)),
+  );
+}
+
+function chosen(decision) {
+  const facts = [
+    decision.router ? `router ${decision.router}` : null,
+    decision.otherwise ? `otherwise ${decision.otherwise}` : null,
+    ...Object.entries(decision.details ?? {}).filter(([, value]) => hasWorth(value)).map(([name, value]) => `${name} ${plain(value)}`),
+  ];
+  return el(
+    "div", {},
+    el("p", { class: "because" }, decision.reason),
+    facts.some(Boolean) ? el("p", { class: "muted small" }, facts.filter(Boolean).join(" · ")) : null,
+    decision.candidates?.length ? candidates(decision) : null,
+  );
+}
+
+function candidates(decision) {
+  const primary = decision.experts[0];
+  const rank = (c) => (c.expert === primary ? 2 : c.excluded ? 0 : 1);
+  const ranked = [...decision.candidates].sort(
+    (a, b) => rank(b) - rank(a) || (b.utility ?? -Infinity) - (a.utility ?? -Infinity),
+  );
+  const rows = ranked.map((candidate) => row(candidate, decision));
+  const table = (some) => el(
+    "table", { class: "candidates" },
+    el("thead", {}, el("tr", {}, ...["Expert", "Quality", "Cost", "Utility"].map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, ...some),
+  );
+  if (rows.length <= FEW + 2) return table(rows);
+  return el(
+    "div", {},
+    table(rows.slice(0, FEW)),
+    el("details", { class: "rest" }, el("summary", {}, `${rows.length - FEW} more candidates`), table(rows.slice(FEW))),
+  );
+}
+
+function row(candidate, decision) {
+  const isPrimary = candidate.expert === decision.experts[0];
+  const isUsd = !decision.cost_unit || decision.cost_unit.toLowerCase() === "usd";
+  const bar = el("span", { class: "bar", "aria-hidden": "true" });
+  bar.style.setProperty("--share", Math.max(0, Math.min(1, candidate.quality ?? 0)));
+  const cost = candidate.cost === null ? "?" : isUsd ? usd(candidate.cost) : `${fixed(candidate.cost, 2)} ${decision.cost_unit}`;
+  return el(
+    "tr", { class: isPrimary ? "chosen" : candidate.excluded ? "excluded" : null },
+    el("th", { scope: "row" }, candidate.expert, candidate.excluded ? el("span", { class: "reason" }, candidate.excluded) : null),
+    el("td", { "data-label": "Quality" }, bar, `${fixed(candidate.quality)} ± ${fixed(candidate.error)}`),
+    el("td", { "data-label": "Cost" }, cost),
+    el("td", { "data-label": "Utility" }, fixed(candidate.utility)),
+  );
+}
+
+function calls(steps) {
+  const line = (step) => el(
+    "li", { class: step.error ? "failed" : null },
+    el("strong", {}, step.expert),
+    step.error ? ` failed with ${step.error} after ${seconds(step.seconds)}` : ` answered in ${seconds(step.seconds)}`,
+    ` · ${step.usage.prompt_tokens} + ${step.usage.completion_tokens} tokens · ${usd(step.cost)}`,
+  );
+  return el("div", {}, el("h3", {}, "Calls"), el("ol", { class: "calls" }, ...steps.map(line)));
+}
+
+function found(passages) {
+  const line = (passage) => el(
+    "li", {},
+    el("strong", {}, passage.title || passage.id),
+    el("span", { class: "muted" }, ` ${[passage.store, fixed(passage.score)].filter(Boolean).join(" · ")}`),
+    el("p", {}, passage.text),
+  );
+  return el("div", {}, el("h3", {}, "Passages"), el("ol", { class: "passages" }, ...passages.map(line)));
+}
+
+function hasWorth(value) {
+  return value && (typeof value !== "object" || Object.keys(value).length > 0);
+}
+
+function plain(value) {
+  if (Array.isArray(value)) return value.map(plain).join(", ");
+  if (value && typeof value === "object") return Object.entries(value).map(([k, v]) => `${k} ${plain(v)}`).join(", ");
+  return typeof value === "number" && !Number.isInteger(value) ? value.toFixed(2) : String(value);
+}
