@@ -26,7 +26,7 @@ experts:
   - {name: dear, kind: llm, backend: echo, model: echo, options: {delay: 0.2},
      price: {prompt: 0, completion: 1000}}
   - {name: far, kind: llm, backend: openai, model: far-1,
-     options: {base_url: "URL/v1", retries: 0}}
+     options: {base_url: "URL/v1"}, limits: {retries: 0}}
 """
 CHAT = "/v1/chat/completions"
 LOOPBACK = "0100007F"

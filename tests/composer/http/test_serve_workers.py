@@ -23,7 +23,7 @@ experts:
   - {name: sloth, kind: llm, backend: echo, model: echo, options: {delay: 1.5}}
   - {name: dead, kind: llm, backend: echo, model: echo, options: {fail: unavailable}}
   - {name: far, kind: llm, backend: openai, model: far-1,
-     options: {base_url: "URL/v1", retries: 0}}
+     options: {base_url: "URL/v1"}, limits: {retries: 0}}
   - {name: words, kind: retriever, backend: hashing, model: hashing, options: {dimensions: 8}}
 """
 
