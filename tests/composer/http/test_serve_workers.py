@@ -34,8 +34,9 @@ class Server:
     def __init__(self, path):
         self.path = path
         self.process = subprocess.Popen(
-            [*COMMAND, "serve", "-r", str(path), "--port", "0", "--workers"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*COMMAND, "serve", "-r", str(path), "--port", "0", "--workers",
+             "--log-level", "error"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         self.url = url_of(self.process)
