@@ -11,12 +11,14 @@ Example:
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from composer.keys import Key
+from composer.leases import Claim, Leases
 from composer.rates import Entry, RateWindows
 from composer.spending import Hold, Spending, Spent
 from experts_registry.errors import OptionError
@@ -29,14 +31,9 @@ _THREADS = 8
 class Admission:
     """Admits requests against the limits of their keys.
 
-    Money is checked in the database, over all processes; requests and tokens a minute in this
-    process alone (`composer.rates` says why). The key itself was checked by
-    `KeyStore.authenticate`.
-
-    Reserving and settling took 0.23 ms together (median; 99 of 100 below 10 ms) on an SQLite file
-    on a disk, with four processes at it 0.53 ms (15 ms, never above 74 ms); their async twins took
-    0.46 ms of CPU with their threads; 2 us for a key without a budget whose call cost nothing. One
-    run on a busy machine of two cores.
+    Money is set aside in the database, for all processes, mostly for several calls at once
+    (`composer.leases`); requests and tokens a minute count in this process alone
+    (`composer.rates` says why). The key itself was checked by `KeyStore.authenticate`.
 
     Args:
         where: the database of the keys.
@@ -53,6 +50,7 @@ class Admission:
     ) -> None:
         self.spending = spending or Spending(where)
         self.rates = rates or RateWindows()
+        self._leases = Leases(self.spending)
         # Of their own: a database that hangs must not take the threads that others work in.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="admission")
 
@@ -70,28 +68,23 @@ class Admission:
             LimitError: a rate or the budget has no room.
             DataError: the database cannot be written.
         """
-        key.require_model(model)
-        if tokens < 0:
-            raise OptionError(f"tokens: {tokens} is below 0; use 0 or more")
-        entry = self.rates.enter(key.id, tokens, rpm=key.rpm, tpm=key.tpm)
-        hold = None
-        try:
-            if key.usd is not None:
-                hold = self.spending.reserve(key.id, usd, budget=key.usd, per=key.per)
-        except BaseException:
-            self.rates.leave(key.id, entry)
-            raise
-        return Reservation(self, key, entry, hold)
+        return self._held(key, self._enter(key, model, tokens), usd)
 
     async def areserve(self, key: Key, *, model: str, tokens: int, usd: float) -> "Reservation":
-        """Async twin of `reserve`: only a key with a budget takes a thread."""
+        """Async twin of `reserve`: only a key whose budget is nearly used up takes a thread."""
+        entry = self._enter(key, model, tokens)
         if key.usd is None:
-            return self.reserve(key, model=model, tokens=tokens, usd=usd)
+            return Reservation(self, key, entry, None)
+        try:
+            claim = self._leases.take(key, usd)
+        except OptionError:
+            self.rates.leave(key.id, entry)
+            raise
+        if claim is not None:
+            return Reservation(self, key, entry, claim)
         errand = _Errand()
         try:
-            await self.in_thread(
-                lambda: errand.done(self.reserve(key, model=model, tokens=tokens, usd=usd))
-            )
+            await self.in_thread(lambda: errand.done(self._held(key, entry, usd)))
         except asyncio.CancelledError:
             if (reservation := errand.abandoned()) is not None:
                 self._threads.submit(reservation.release)
@@ -100,15 +93,20 @@ class Admission:
 
     def spent(self, key: Key) -> Spent:
         """Return what a key has spent and set aside in its current period."""
-        return self.spending.spent(key.id, per=key.per)
+        return self._leases.spent(key)
 
-    def charge(self, key: Key, entry: Entry, hold: Hold | None, tokens: int, usd: float) -> None:
-        """End a reservation with what the request did use."""
+    def charge(
+        self, key: Key, entry: Entry, hold: Hold | Claim | None, tokens: int, usd: float
+    ) -> None:
+        """End a reservation with what the request did use; only a `Hold` needs the database."""
         self.rates.correct(key.id, entry, tokens)
-        if hold is not None:
-            self.spending.settle(hold, usd)
-        elif usd > 0:
-            self.spending.spend(key.id, usd, per=key.per)
+        match hold:
+            case Hold():
+                self.spending.settle(hold, usd)
+            case Claim():
+                self._leases.settle(hold, usd)
+            case None if usd > 0:
+                self._leases.spend(key, usd)
 
     def in_thread(self, work: Callable[[], None]) -> "asyncio.Future[None]":
         """Begin at once, off the event loop."""
@@ -117,7 +115,28 @@ class Admission:
     def close(self) -> None:
         """Finish what was begun and close the connections."""
         self._threads.shutdown()
+        self._leases.close()
         self.spending.close()
+
+    def _enter(self, key: Key, model: str, tokens: int) -> Entry:
+        key.require_model(model)
+        if tokens < 0:
+            raise OptionError(f"tokens: {tokens} is below 0; use 0 or more")
+        return self.rates.enter(key.id, tokens, rpm=key.rpm, tpm=key.tpm)
+
+    def _held(self, key: Key, entry: Entry, usd: float) -> "Reservation":
+        with self._leaving(key, entry):
+            hold = None if key.usd is None else self._leases.reserve(key, usd)
+        return Reservation(self, key, entry, hold)
+
+    @contextmanager
+    def _leaving(self, key: Key, entry: Entry) -> Iterator[None]:
+        """Take a request out of its minute again where its budget refuses it."""
+        try:
+            yield
+        except BaseException:
+            self.rates.leave(key.id, entry)
+            raise
 
 
 class Reservation:
@@ -127,7 +146,9 @@ class Reservation:
     reservation expires.
     """
 
-    def __init__(self, admission: Admission, key: Key, entry: Entry, hold: Hold | None) -> None:
+    def __init__(
+        self, admission: Admission, key: Key, entry: Entry, hold: Hold | Claim | None
+    ) -> None:
         self.key = key
         self._admission, self._entry, self._hold = admission, entry, hold
         self._is_open = True
@@ -144,7 +165,7 @@ class Reservation:
 
     async def asettle(self, *, tokens: int, usd: float) -> None:
         """Async twin of `settle`; it ends also where the caller is cancelled."""
-        if self._hold is None and usd == 0:  # nothing for the database
+        if not isinstance(self._hold, Hold):  # nothing for the database
             self.settle(tokens=tokens, usd=usd)
         elif self._closes():  # now, so that a release after a cancelled settle comes too late
             charge = partial(self._admission.charge, self.key, self._entry, self._hold, tokens, usd)

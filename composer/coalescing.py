@@ -46,7 +46,7 @@ def _joined(chunks: list[Chunk]) -> Iterator[Chunk]:
     """Yield the same answer in fewer pieces; one that carries more than text stays as it is."""
     text = ""
     for chunk in chunks:
-        if chunk.generation is None and not chunk.extra:
+        if chunk == Chunk(chunk.text):
             text += chunk.text
             continue
         if text:

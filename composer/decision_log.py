@@ -10,7 +10,6 @@ import itertools
 import logging
 import queue
 import threading
-import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,6 +87,7 @@ class DecisionLog:
         self._dropped = 0
         self._is_closed = False
         self._lock = threading.Lock()
+        self._hurry = threading.Event()  # somebody waits for the rows
         self._thread: threading.Thread | None = None
 
     @property
@@ -132,6 +132,7 @@ class DecisionLog:
         try:
             if self._thread is not None:
                 self._queue.put(written, timeout=seconds)
+                self._hurry.set()
                 if not written.wait(seconds):
                     raise queue.Full
         except queue.Full:
@@ -249,10 +250,12 @@ class DecisionLog:
 
     def _gathered(self, batch: list[Logged | threading.Event]) -> list[Logged | threading.Event]:
         """Wait for more, until it is time to write."""
-        until = time.monotonic() + self._flush_seconds
+        if self._queue.qsize() < _BATCH and not isinstance(batch[0], threading.Event):
+            self._hurry.wait(self._flush_seconds)  # not for the queue: each row would wake us
+        self._hurry.clear()
         with suppress(queue.Empty):
-            while len(batch) < _BATCH and not isinstance(batch[-1], threading.Event):
-                batch.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
+            while len(batch) < _BATCH:
+                batch.append(self._queue.get_nowait())
         return batch
 
     def _write(self, batch: list[Logged | threading.Event]) -> None:

@@ -91,7 +91,10 @@ class Logged:
             status=status,
             model=model,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            steps=tuple(replace(step, error=error_class(step.error)) for step in steps),
+            steps=tuple(
+                step if step.error is None else replace(step, error=error_class(step.error))
+                for step in steps
+            ),
             cost=sum(step.cost for step in steps),
             prompt_tokens=sum(step.usage.prompt_tokens for step in steps),
             completion_tokens=sum(step.usage.completion_tokens for step in steps),

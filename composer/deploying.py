@@ -177,9 +177,9 @@ def _run(
     try:
         is_over = _signalled()
         where = serve_config(plan)
-        serve.start(proxy_location=where["proxy_location"], http_options=where["http_options"])
         door = application(Arguments.model_validate(plan.arguments()), **plan.options())
         try:
+            serve.start(proxy_location=where["proxy_location"], http_options=where["http_options"])
             serve.run(door, name=APP, route_prefix="/")
         except RuntimeError as error:
             raise CapacityError(f"deploy: {' '.join(str(error).split())[:500]}") from error

@@ -4,10 +4,11 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from composer.opening import open_llm
@@ -17,6 +18,7 @@ from experts_registry.errors import (
     ExpertReplyError,
     ExpertTimeoutError,
     ExpertUnavailableError,
+    OffersError,
     unknown_name,
 )
 from experts_registry.schema import ExpertSpec
@@ -52,6 +54,14 @@ class Dispatcher(Protocol):
 
     async def load(self, expert: str) -> None:
         """Make an expert ready before its first call."""
+        ...
+
+    async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
+        """Return the text that tokens of an expert stand for.
+
+        Raises:
+            OffersError: it has no tokenizer here.
+        """
         ...
 
     def tier(self, expert: str) -> Tier:
@@ -101,18 +111,33 @@ class Slots:
             self._free += 1
 
 
-@asynccontextmanager
-async def deadline(
-    who: str, seconds: float | None, *, left: float | None = None, of: str = "answer"
-) -> AsyncIterator[None]:
+class deadline:  # noqa: N801 - reads as a verb; a class, as three a request must cost little
     """Turn the passing of ``seconds``, or what is left of them, into an `ExpertTimeoutError`."""
-    try:
-        async with asyncio.timeout(seconds if left is None else left) as scope:
-            yield
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise _too_late(who, seconds, of) from None
+
+    def __init__(
+        self, who: str, seconds: float | None, *, left: float | None = None, of: str = "answer"
+    ) -> None:
+        self._who, self._seconds, self._of = who, seconds, of
+        self._scope = (
+            None if seconds is None else asyncio.timeout(seconds if left is None else left)
+        )
+
+    async def __aenter__(self) -> None:
+        if self._scope is not None:
+            await self._scope.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._scope is None:
+            return
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise _too_late(self._who, self._seconds, self._of) from None
 
 
 async def timed(
@@ -263,6 +288,14 @@ class LocalDispatcher:
         load = getattr(await self._llm(expert), "load", None)
         if load is not None:
             await asyncio.to_thread(load)
+
+    async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
+        """Return the text that tokens of an expert stand for."""
+        read = getattr(await self._llm(expert), "detokenize", None)
+        if read is None:
+            raise OffersError(f"expert {expert!r}: has no tokenizer here; send the text")
+        text: str = await asyncio.to_thread(read, tokens)
+        return text
 
     def tier(self, expert: str) -> Tier:
         """Say where an expert's weights are now."""

@@ -18,6 +18,7 @@ from composer.locations import database_location
 from composer.trace import Answer
 from experts_registry.errors import DataError, OptionError, UnknownAnswerError
 from experts_registry.registry import Registry
+from experts_registry.types import Generation
 from routers.decision import Decision
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Feedback", "FeedbackDesk", "feedback_location", "outcome_rows", "query_digest"]
 
+_NOTHING = Generation(text="")
 _KEPT_ANSWERS, _KEPT_CHARACTERS = 1000, 8_000_000  # of recent answers, in memory
 
 
@@ -135,7 +137,7 @@ class FeedbackDesk:
     def remember(self, answer: Answer) -> Answer:
         """Keep what feedback on this answer will need; return the answer."""
         if answer.query.strip() and answer.steps:  # else a router could learn nothing from it
-            self._recent.add(Feedback.on(answer, 0.0))
+            self._recent.add(_Draft(answer))
         return answer
 
     def take(self, answer: Answer | str, quality: float, grader: str) -> Feedback:
@@ -180,26 +182,50 @@ class FeedbackDesk:
         return draft
 
 
+@dataclass
+class _Draft:
+    """What feedback on an answer will need; without the answer's text, which may be long."""
+
+    answer: Answer
+
+    def __post_init__(self) -> None:
+        a = self.answer
+        self.answer = Answer(
+            text=a.text[:1],
+            decision=a.decision,
+            steps=a.steps,
+            generation=_NOTHING,
+            registry=a.registry,
+            query=a.query,
+            model=a.model,
+            id=a.id,
+        )
+
+    def feedback(self) -> Feedback:
+        return Feedback.on(self.answer, 0.0)
+
+
 class _Recent:
     """Drafts of the last answers, safe from any thread."""
 
     def __init__(self, answers: int, characters: int) -> None:
         self.answers, self._characters = answers, characters
-        self._drafts: OrderedDict[str, Feedback] = OrderedDict()
+        self._drafts: OrderedDict[str, _Draft] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
-    def add(self, draft: Feedback) -> None:
+    def add(self, draft: _Draft) -> None:
         with self._lock:
-            self._drafts[draft.answer_id] = draft
-            self._size += len(draft.query)
+            self._drafts[draft.answer.id] = draft
+            self._size += len(draft.answer.query)
             while len(self._drafts) > self.answers or self._size > self._characters:
                 _, oldest = self._drafts.popitem(last=False)
-                self._size -= len(oldest.query)
+                self._size -= len(oldest.answer.query)
 
     def get(self, answer_id: str) -> Feedback | None:
         with self._lock:
-            return self._drafts.get(answer_id)
+            draft = self._drafts.get(answer_id)
+        return None if draft is None else draft.feedback()
 
 
 def feedback_location(registry: Registry) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
 
-from composer.spending import Period
+from composer.periods import Period
 from experts_registry.errors import ForbiddenError, OptionError
 
 __all__ = ["Key", "NewKey", "digest", "is_same", "is_token", "key_id", "new_token"]

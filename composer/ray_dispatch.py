@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
 
@@ -96,6 +96,14 @@ class RayDispatcher:
         replicas = self._crews[expert].replicas
         await asyncio.gather(*(self._call(expert, "load", replica=r) for r in replicas))
         return None
+
+    async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
+        """Return the text that tokens of an expert stand for."""
+        self._spec(expert)
+        if expert not in self._crews:
+            return await self._here.detokenize(expert, tokens)
+        text: str = await self._call(expert, "detokenize", tokens)
+        return text
 
     def tier(self, expert: str) -> Tier:
         """Say where an expert's weights are: of one on a worker, what it reserves says so."""

@@ -5,6 +5,7 @@ Ray is imported and inherited from there. A value that the user has set stays.
 """
 
 import os
+import random
 import secrets
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 __all__ = ["end_proxies", "proxy_binary", "serve_environment"]
 
 LONGEST_STREAM = 3600  # seconds; an HAProxy that was replaced ends after these, with its streams
+_PORTS = range(20000, 29000)
 DEREGISTER_SECONDS = 2  # until HAProxy, on the same machine, knows that a replica leaves
 
 _SHELL = """\
@@ -126,8 +128,11 @@ def end_proxies(folder: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+    """Choose below the range that the system deals out: Ray takes dozens of those as it starts."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            break
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+    return found

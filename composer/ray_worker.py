@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -104,6 +104,12 @@ class _ExpertActor:
         except ComposerError as error:
             return error
         return None
+
+    async def detokenize(self, tokens: Sequence[int]) -> str | ComposerError:
+        try:
+            return await self._local.detokenize(self._name, tokens)
+        except ComposerError as error:
+            return error
 
     async def generate(self, prompt: Prompt) -> Generation | ComposerError:
         try:

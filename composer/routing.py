@@ -35,6 +35,7 @@ AUTO = "auto"  # exists in every registry: all enabled LLMs, where the file does
 _CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
 _MOST_CHARACTERS_PER_TOKEN = 12  # above it no tokenizer fits the text: refuse before reading it
 _EXPECTED_ANSWER_TOKENS = 256
+_QUICK_CHARACTERS = 1000  # a query that a quick encoder reads in less than a millisecond
 
 
 class Routing:
@@ -120,6 +121,19 @@ class Routing:
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
 
+    def is_quick(self, prompt: Prompt, model: str) -> bool:
+        """Tell whether to decide takes less than to wake a thread for it, and waits for nobody."""
+        composition = self.composition(model)
+        if composition is None:
+            return True
+        if composition.explore is not None or model not in {AUTO, *self._registry.compositions}:
+            return False
+        router = self._routers.get(composition.name)
+        if router is None or composition.name not in self._selects:
+            return composition.router is None
+        is_short = len(prompt.query) <= _QUICK_CHARACTERS
+        return is_short and getattr(router.encoder, "is_quick", False)
+
     def named(self, named: NamedRouter) -> Router:
         """Return a router that is asked by name; errors as of `NamedRouter.apply`."""
         return named.apply(self._router(named.lender))
@@ -176,6 +190,9 @@ class Routing:
         return members
 
     def _router(self, composition: Composition) -> Router | None:
+        loaded = self._routers.get(composition.name)
+        if loaded is not None or composition.router is None:
+            return loaded  # without the lock, which is held while another one loads
         with self._lock:
             if composition.name not in self._routers:
                 router = self._load(composition)
@@ -183,6 +200,8 @@ class Routing:
             return self._routers[composition.name]
 
     def _selecting(self, composition: Composition, router: Router) -> Selecting:
+        if (ready := self._selects.get(composition.name)) is not None:
+            return ready
         experts, name = tuple(self._members(composition)), composition.name
         if "@" in name and name not in self._registry.compositions:  # clients choose thresholds
             return selecting(router, composition, experts)
@@ -271,7 +290,7 @@ def expected_cost(spec: ExpertSpec, prompt: Prompt) -> float:
     """Estimate the price of a call in USD before it is made."""
     size = sum(len(message.content) for message in prompt.messages)
     answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
-    return spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer)
+    return spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer * prompt.sampling.n)
 
 
 def _refusal(excluded: Mapping[str, str]) -> ComposerError:

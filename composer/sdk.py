@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from composer.background import BackgroundLoop
 from composer.calling import Calling
 from composer.dispatch import Dispatcher, LocalDispatcher, deadline
+from composer.embedding import Texts, embedded
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
 from composer.plan import Plan
@@ -198,17 +199,21 @@ class Composer:
 
     # -- embed ----------------------------------------------------------------------------------
 
-    def embed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
-        """Return one unit float32 row per text, (n, d), from a retriever.
+    def embed(
+        self, texts: Texts, *, model: str, role: Role = "passage", dimensions: int | None = None
+    ) -> FloatArray:
+        """Return one unit float32 row per text, or per list of tokens, (n, d), from a retriever.
 
         Raises:
             UnknownNameError: no retriever is called ``model``.
+            OffersError: it has no tokenizer, or no vectors of so few ``dimensions``.
         """
-        return self._routing.opened.embedder(model).embed(texts, role=role)
+        embedder = self._routing.opened.embedder(model)
+        return embedded(embedder, model, texts, role=role, dimensions=dimensions)
 
-    async def aembed(self, texts: Seq[str], *, model: str, role: Role = "passage") -> FloatArray:
+    async def aembed(self, texts: Texts, *, model: str, **how: Any) -> FloatArray:
         """Async twin of `embed`: the retriever computes in a thread."""
-        return await asyncio.to_thread(self.embed, texts, model=model, role=role)
+        return await asyncio.to_thread(self.embed, texts, model=model, **how)
 
     def relevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
         """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
@@ -267,8 +272,10 @@ class Composer:
                 seconds=self.registry.expert(model).limits.seconds or RequestLimits().seconds,
                 began=began,
             )
-        # In a thread: the encoder computes for milliseconds, the first call loads it for seconds.
-        decision = await asyncio.to_thread(self._decide, prompt, model)
+        if self._routing.is_quick(prompt, model):
+            decision = self._decide(prompt, model)
+        else:  # an encoder computes for milliseconds, the first call loads it for seconds
+            decision = await asyncio.to_thread(self._decide, prompt, model)
         return Plan(
             prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
             decision=decision,

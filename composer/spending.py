@@ -5,30 +5,27 @@ threads nor processes can spend the same money twice. Sums are whole billionths 
 """
 
 import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from datetime import UTC, datetime
+from decimal import ROUND_FLOOR
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from composer.amounts import nano_usd
 from composer.database import Database
-from experts_registry.errors import LimitError, OptionError
+from composer.periods import Period, left_of, named
+from experts_registry.errors import LimitError
 
-__all__ = ["Hold", "Period", "Spending", "Spent"]
+__all__ = ["Change", "Hold", "Spending", "Spent", "Written"]
 
 logger = logging.getLogger(__name__)
-
-Period = Literal["day", "month", "total"]
-
-_MOST = 2e9  # USD; above every budget, and its billionths still fit 64 bits
 _METADATA = sa.MetaData()
 _SUMS = sa.Table(
     "spending",
@@ -63,6 +60,14 @@ _SETTLE = _ROW.values(
 )
 _BEGIN, _HOLD = sa.insert(_SUMS), sa.insert(_HOLDS)
 _DROP = sa.delete(_HOLDS).where(_HOLDS.c.id == sa.bindparam("hold"))
+_KEEP = (
+    sa.update(_HOLDS)
+    .where(_HOLDS.c.id == sa.bindparam("hold"))
+    .values(
+        nano_usd=sa.bindparam("left", type_=sa.BigInteger),
+        expires=sa.bindparam("until", type_=sa.Double),
+    )
+)
 _READ = sa.select(_SUMS.c.spent, _SUMS.c.reserved).where(
     _SUMS.c.key_id == sa.bindparam("key"), _SUMS.c.period == sa.bindparam("in_period")
 )
@@ -87,6 +92,43 @@ class Spent:
 
     usd: float = 0.0
     reserved: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What is to become of a reservation for many calls; sums in billionths of a USD.
+
+    Args:
+        key_id: whose it is.
+        period: that is charged.
+        spent: to charge.
+        hold_id: of the reservation; None where there is none yet.
+        released: what of it is no longer set aside, ``spent`` included.
+        held: what stays set aside.
+        wanted: to be set aside beside that.
+        most: what all sums of the period may come to with it.
+    """
+
+    key_id: str
+    period: str
+    spent: int
+    hold_id: str | None
+    released: int
+    held: int
+    wanted: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a change: the reservation, if there is one, and by how much it grew."""
+
+    hold_id: str | None
+    grown: int = 0
+
+
+class _NotBegunError(Exception):
+    """A period has no row yet."""
 
 
 class Spending:
@@ -128,35 +170,46 @@ class Spending:
             LimitError: it would.
             DataError: the database cannot be written.
         """
-        nano, most = _nano(usd, ROUND_CEILING), _nano(budget, ROUND_FLOOR)
+        nano, most = nano_usd(usd), nano_usd(budget, ROUND_FLOOR)
         now = datetime.fromtimestamp(self._clock(), UTC)
-        hold = Hold(uuid4().hex, key_id, _name(now, per), nano)
+        hold = Hold(uuid4().hex, key_id, named(now, per), nano)
         if nano > most:
             raise _refusal(usd, budget, per, None)
         if self._hold(hold, most) or (self._made_room(hold) and self._hold(hold, most)):
             return hold
-        raise _refusal(usd, budget, per, _rest(now, per))
+        raise _refusal(usd, budget, per, left_of(now, per))
 
     def settle(self, hold: Hold, usd: float) -> None:
         """Turn a reservation into what the call did cost, also where that is more."""
-        self._end(hold, _nano(usd, ROUND_CEILING))
+        self._end(hold, nano_usd(usd))
 
-    def spend(self, key_id: str, usd: float, *, per: Period = "total") -> None:
-        """Note what a key without a budget has spent."""
-        sums = {"key": key_id, "in_period": self._period(per)}
-        grown = sums | {"nano": _nano(usd, ROUND_CEILING), "held": 0}
-        if not self._execute(_SETTLE, grown):
-            self._begin(key_id, sums["in_period"])
-            self._execute(_SETTLE, grown)
+    def write(self, changes: Sequence[Change]) -> list[Written]:
+        """Make changes in one transaction.
+
+        Raises:
+            DataError: the database cannot be written; then nothing was.
+        """
+        if not changes:
+            return []
+        try:
+            with self._database.writing() as connection:
+                return [self._changed(connection, change) for change in changes]
+        except _NotBegunError as missing:
+            self._begin(*missing.args)
+        return self.write(changes)
 
     def spent(self, key_id: str, *, per: Period = "total") -> Spent:
         """Return what a key has spent and set aside in this period."""
         if not self._database.exists():
             return Spent()
         with self._database.reading() as connection:
-            sums = {"key": key_id, "in_period": self._period(per)}
+            sums = {"key": key_id, "in_period": self.period(per)}
             row = connection.execute(_READ, sums).first()
         return Spent(*(nano / 1e9 for nano in row)) if row else Spent()
+
+    def period(self, per: Period) -> str:
+        """Name the current period."""
+        return named(datetime.fromtimestamp(self._clock(), UTC), per)
 
     def close(self) -> None:
         """Close the connections."""
@@ -210,31 +263,30 @@ class Spending:
         with self._database.writing() as connection:
             return connection.execute(statement, values).rowcount
 
-    def _period(self, per: Period) -> str:
-        return _name(datetime.fromtimestamp(self._clock(), UTC), per)
-
-
-def _nano(usd: float, rounding: str) -> int:
-    """Return whole billionths; the noise of binary fractions, below 1e-12 USD, is not rounded."""
-    if not (math.isfinite(usd) and usd >= 0):
-        raise OptionError(f"usd: {usd!r} is not an amount; use 0 or more")
-    nano = round(Decimal(str(min(usd, _MOST))) * 1_000_000_000, 3)
-    return int(nano.to_integral_value(rounding))
-
-
-def _name(now: datetime, per: Period) -> str:
-    """Name the period that a moment lies in; periods change at midnight UTC."""
-    return {"day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}", "total": "total"}[per]
-
-
-def _rest(now: datetime, per: Period) -> float | None:
-    """Return the seconds until the next period."""
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if per == "day":
-        return (today + timedelta(days=1) - now).total_seconds()
-    if per == "month":
-        return ((today.replace(day=1) + timedelta(days=32)).replace(day=1) - now).total_seconds()
-    return None
+    def _changed(self, connection: sa.Connection, change: Change) -> Written:
+        hold, until = change.hold_id, self._clock() + self._hold_seconds
+        released = change.released
+        if hold is not None:
+            kept = {"hold": hold, "left": change.held, "until": until}
+            statement, values = (_KEEP, kept) if change.held else (_DROP, {"hold": hold})
+            if not connection.execute(statement, values).rowcount:
+                hold, released = None, 0  # another process took it for dead
+            elif not change.held:
+                hold = None
+        sums = {"key": change.key_id, "in_period": change.period}
+        settled = sums | {"nano": change.spent, "held": released}
+        if not connection.execute(_SETTLE, settled).rowcount:
+            raise _NotBegunError(change.key_id, change.period)
+        grown = sums | {"nano": change.wanted, "most": change.most}
+        if not change.wanted or not connection.execute(_RESERVE, grown).rowcount:
+            return Written(hold)
+        if hold is not None:
+            left = change.held + change.wanted
+            connection.execute(_KEEP, {"hold": hold, "left": left, "until": until})
+            return Written(hold, change.wanted)
+        new = Hold(uuid4().hex, change.key_id, change.period, change.wanted)
+        connection.execute(_HOLD, {**vars(new), "expires": until})
+        return Written(new.id, change.wanted)
 
 
 def _refusal(usd: float, budget: float, per: Period, wait: float | None) -> LimitError:

@@ -76,9 +76,17 @@ class ChunkStream:
             raise ComposerError("stream: is not finished; read it to its end first")
         return self._progress[0].answer
 
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The answers that it is made of: this one."""
+        return (self.answer,)
+
 
 class Stream:
-    """Pieces of an answer as they come; ``answer`` is there once they have all been read."""
+    """Pieces of an answer as they come; ``answer`` is there once they have all been read.
+
+    Of several answers it gives the pieces of the first.
+    """
 
     def __init__(self, chunks: ChunkStream, wait: Callable[[Awaitable[Any]], Any]) -> None:
         self._chunks, self._wait = chunks, wait
@@ -112,7 +120,7 @@ class Stream:
 async def _texts(chunks: ChunkStream) -> AsyncGenerator[str]:
     async with aclosing(chunks):
         async for chunk in chunks:
-            if chunk.text:
+            if chunk.text and not chunk.index:
                 yield chunk.text
 
 

@@ -2,8 +2,8 @@
 
 import time
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from experts_registry.registry import Registry
 from experts_registry.types import Generation, Passage, Usage
@@ -47,7 +47,7 @@ class Answer:
     registry: str = ""
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
 
     @property
     def expert(self) -> str:
@@ -80,7 +80,7 @@ class Ledger:
     registry: Registry
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
     steps: list[Step] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 

@@ -26,6 +26,7 @@ def check_llm(llm: LLM, *, question: str = "Name the capital of France, please."
     prompt = Prompt.of(question, temperature=0.0)
     _run(_check_answers(llm, prompt))
     _run(_check_sampling(llm, question))
+    _run(_check_several(llm, question))
     _run(_check_cancelling(llm, prompt))
     _check_loops(llm, prompt)
     _run(_check_closing(llm, prompt))
@@ -77,6 +78,17 @@ async def _check_sampling(llm: LLM, question: str) -> None:
     _claim(cut.text == whole.text[: whole.text.index(stop)], "a stop string ends the answer")
     chunks = [c.text async for c in llm.stream(Prompt.of(question, temperature=0.0, stop=(stop,)))]
     _claim("".join(chunks) == cut.text, "a stream stops where generate stops")
+
+
+async def _check_several(llm: LLM, question: str) -> None:
+    prompt = Prompt.of(question, temperature=0.0, n=2)
+    answer = await llm.generate(prompt)
+    _claim(len(answer.choices) == 2, "n answers are given where n are asked for")
+    *pieces, last = [chunk async for chunk in llm.stream(prompt)]
+    _claim(last.generation is not None, "the last chunk is the generation alone")
+    whole = last.generation or answer
+    texts = ["".join(p.text for p in pieces if p.index == index) for index in range(2)]
+    _claim(texts == [c.text for c in whole.choices], "each piece says to which answer it belongs")
 
 
 async def _check_cancelling(llm: LLM, prompt: Prompt) -> None:

@@ -45,6 +45,12 @@ class Message:
     content: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def media(self) -> tuple[str, ...]:
+        """The types of its parts that are not text."""
+        parts = [p for p in self.extra.get("content") or () if isinstance(p, Mapping)]
+        return tuple(str(p.get("type")) for p in parts if p.get("type") != "text")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -57,6 +63,8 @@ class Sampling:
         stop: strings that end the answer and are not part of it.
         seed: makes sampling repeatable where the expert can.
         logprobs: ask for the log-probability of every generated token.
+        top_logprobs: and for this many of the likeliest tokens at each place.
+        n: how many answers to draw.
     """
 
     max_tokens: int | None = None
@@ -65,11 +73,15 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: bool = False
+    top_logprobs: int = 0
+    n: int = 1
 
     def __post_init__(self) -> None:
         for name, kind in (
             ("max_tokens", Integral),
             ("seed", Integral),
+            ("top_logprobs", Integral),
+            ("n", Integral),
             ("temperature", Real),
             ("top_p", Real),
         ):
@@ -83,8 +95,10 @@ class Sampling:
             raise OptionError(f"stop: {self.stop!r} is not a text or a list of texts")
         stop = tuple(stop)
         object.__setattr__(self, "stop", stop)
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise OptionError(f"max_tokens: {self.max_tokens} is below 1; use 1 or more")
+        for name, least in (("max_tokens", 0), ("top_logprobs", 0), ("n", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionError(f"{name}: {value} is below {least}; use {least} or more")
         if self.temperature is not None and not 0 <= self.temperature <= 2:
             raise OptionError(f"temperature: {self.temperature} is not in [0, 2]")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -115,18 +129,16 @@ class Prompt:
             PromptError: there is nothing to ask.
             OptionError: a sampling setting is unknown or out of its range.
         """
-        known = [f.name for f in fields(Sampling)]
+        known = [f.name for f in fields(Sampling)] if sampling else []
         for name in sampling:
             if name not in known:
                 raise OptionError(
                     f"sampling: {name!r} is not one of {', '.join(known)}{nearest(name, known)}"
                 )
-        if isinstance(text_or_messages, Prompt):
-            prompt = cls(
-                text_or_messages.messages,
-                replace(text_or_messages.sampling, **sampling),
-                text_or_messages.extra,
-            )
+        if isinstance(text_or_messages, cls):
+            prompt = text_or_messages
+            if sampling:
+                prompt = replace(prompt, sampling=replace(prompt.sampling, **sampling))
         elif isinstance(text_or_messages, str):
             prompt = cls((Message("user", text_or_messages),), Sampling(**sampling))
         elif isinstance(text_or_messages, Sequence) and not isinstance(text_or_messages, bytes):
@@ -134,14 +146,24 @@ class Prompt:
         else:
             kind = type(text_or_messages).__name__
             raise PromptError(f"query: is a {kind}; use a text, a list of messages or a Prompt")
-        if not prompt.query.strip():
+        turns = prompt._turns
+        if not prompt.query.strip() and not (turns and turns[-1].media):
             raise PromptError("query: the last user message is empty; write a question or a task")
         return prompt
 
     @property
     def query(self) -> str:
-        """The text that routers read: the last user turn, or an empty string."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+        """The text that routers read: the last user turn, or what stands in for one.
+
+        Of a turn that is only an image the text before it tells more than nothing, and of a
+        conversation without a user the last text.
+        """
+        return next((m.content for m in reversed(self._turns) if m.content or not m.media), "")
+
+    @property
+    def _turns(self) -> Sequence[Message]:
+        """The turns that ask."""
+        return [m for m in self.messages if m.role == "user"] or self.messages
 
     def limited(self, *, max_tokens: int | None = None) -> "Prompt":
         """Return this prompt with ``max_tokens`` filled in where it was not given."""
@@ -192,10 +214,19 @@ class Usage:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A generated token and its natural log-probability under the expert."""
+    """A generated token and its natural log-probability under the expert.
+
+    Args:
+        token: its text; of a part of a character a replacement for it.
+        logprob: its own.
+        bytes: of the token, where the expert tells them.
+        top: the likeliest tokens at this place, where they were asked for.
+    """
 
     token: str
     logprob: float
+    bytes: tuple[int, ...] | None = None
+    top: "tuple[TokenLogprob, ...]" = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +234,8 @@ class Generation:
     """What one expert answered.
 
     ``extra`` holds parts of a remote answer that are not text (``tool_calls``, ``refusal`` ...).
-    ``logprobs`` is ``None`` unless they were asked for.
+    ``logprobs`` is ``None`` unless they were asked for. Where several answers were asked for at
+    once, ``others`` are those after the first, and ``usage`` of the first is that of all.
     """
 
     text: str
@@ -211,18 +243,27 @@ class Generation:
     finish_reason: str = "stop"
     logprobs: tuple[TokenLogprob, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    others: "tuple[Generation, ...]" = ()
+
+    @property
+    def choices(self) -> "tuple[Generation, ...]":
+        """All answers of the call, each alone."""
+        return (replace(self, others=()), *self.others) if self.others else (self,)
 
 
 @dataclass(frozen=True)
 class Chunk:
     """A piece of a stream. The last one carries the whole `Generation` and an empty text.
 
-    ``extra`` holds a remote delta's keys that are not text (tool call fragments ...).
+    ``extra`` holds a remote delta's keys that are not text (tool call fragments ...), ``index``
+    says to which of several answers it belongs, and ``logprobs`` are of the tokens that it ends.
     """
 
     text: str
     generation: Generation | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

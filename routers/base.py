@@ -372,7 +372,7 @@ class Router(ABC):
     def embed(self, queries: Sequence[str]) -> FloatArray:
         """Return what the router is given of the queries, z (n, d + f)."""
         texts = [window(query) for query in queries]
-        return np.hstack((self._encode(texts), text_features(texts)))
+        return np.concatenate((self._encode(texts), text_features(texts)), axis=1)
 
     def _encode(self, texts: Sequence[str]) -> FloatArray:
         """Return the unit rows x (n, d) of texts: embedding and words."""

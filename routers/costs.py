@@ -46,6 +46,8 @@ def fit_cost(z: FloatArray, cost: FloatArray, mean: FloatArray) -> dict[str, Flo
 
 def predict_cost(z: FloatArray, state: Mapping[str, FloatArray]) -> FloatArray:
     """Return the expected cost (n, m); NaN where an expert's cost is unknown."""
-    exponent = (z @ state["cost.weight"] + state["cost.bias"]).clip(-80, 80)
-    cost: FloatArray = np.exp(exponent).clip(state["cost.low"], state["cost.high"])
+    exponent = np.minimum(np.maximum(z @ state["cost.weight"] + state["cost.bias"], -80), 80)
+    cost: FloatArray = np.minimum(
+        np.maximum(np.exp(exponent), state["cost.low"]), state["cost.high"]
+    )
     return cost

@@ -109,7 +109,7 @@ def standardised(z: FloatArray, scale: Mapping[str, FloatArray]) -> FloatArray:
     features -= scale["features.mean"]
     features /= scale["features.scale"]
     # Five standard deviations out, a value says no more than that it is unusual.
-    features.clip(-5 * _SPREAD, 5 * _SPREAD, out=features)
+    np.minimum(np.maximum(features, -5 * _SPREAD), 5 * _SPREAD, out=features)
     return z
 
 

@@ -91,5 +91,5 @@ def leverage(z: FloatArray, state: Mapping[str, FloatArray]) -> FloatArray:
     along = (centred @ state["axes"]) ** 2  # (n, r)
     beyond = np.vecdot(centred, centred) - along.sum(axis=1)
     inverse = state["inverse"]
-    result: FloatArray = along @ inverse[:-1] + beyond.clip(0) * inverse[-1]
+    result: FloatArray = along @ inverse[:-1] + np.maximum(beyond, 0) * inverse[-1]
     return result[:, None]

@@ -50,7 +50,7 @@ def predict_from_words(train: RoutingDataset, queries: Sequence[str]) -> FloatAr
 
 def beside_words(x: FloatArray, queries: Sequence[str]) -> FloatArray:
     """Return unit rows (n, d + WORDS): embeddings x (n, d) and words, each half of the square."""
-    return np.hstack((x, bag_of_words(queries, WORDS))) * np.float32(_HALF)
+    return np.concatenate((x, bag_of_words(queries, WORDS)), axis=1) * np.float32(_HALF)
 
 
 def bag_of_words(queries: Sequence[str], width: int = _WIDTH) -> FloatArray:
@@ -58,11 +58,14 @@ def bag_of_words(queries: Sequence[str], width: int = _WIDTH) -> FloatArray:
     z = np.zeros((len(queries), width), dtype=np.float32)
     for row, query in zip(z, queries, strict=True):
         if words := _WORD.findall(query.casefold()):
-            code = np.array([_code(word) for word in words])
-            count = np.bincount((code >> 1) % width, 2.0 * (code & 1) - 1, width)
-            row[:] = np.copysign(np.log1p(np.abs(count)), count)
+            count: dict[int, int] = {}
+            for code in map(_code, words):
+                bucket = (code >> 1) % width
+                count[bucket] = count.get(bucket, 0) + (1 if code & 1 else -1)
+            damped = [math.copysign(math.log1p(abs(c)), c) if c else 0.0 for c in count.values()]
             # Where all cancels out, no direction is better than an arbitrary one.
-            row /= max(math.sqrt(row @ row), 1e-9)
+            length = max(math.sqrt(sum(d * d for d in damped)), 1e-9)
+            row[list(count)] = [d / length for d in damped]
     return z
 
 

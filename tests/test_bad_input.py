@@ -218,7 +218,8 @@ def test_an_expert_that_times_out(tmp_path):
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"n": 0}, "n: 0 is below 1"),
         ({"temperature": 9}, "temperature"),
         ({"top_p": 0}, "top_p"),
     ],

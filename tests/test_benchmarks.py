@@ -1,5 +1,6 @@
-"""The algorithms that benchmarks compare us with, against answers known otherwise."""
+"""What benchmarks compare us with, and what they measure, against answers known otherwise."""
 
+import asyncio
 import os
 import sys
 from dataclasses import replace
@@ -11,16 +12,21 @@ from sklearn.linear_model import LogisticRegression
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+from gateway import CASES, Measured, measure, targets
+from gateways.client import load, request
+from gateways.processes import composer, direct
 from peers import routellm
 from peers.avengers_pro import AvengersPro
 from peers.contest import Contest, together
 from peers.curves import follow, oracle, random_choice, split_areas, table_draws
 from peers.known import KnownEncoder
-from peers.limits import made_up, measure
+from peers.limits import made_up
+from peers.limits import measure as measure_limits
 from peers.llmrouter import LLMRouter, is_installed
 from peers.method import BestSingle, CategoryTable, Queries, cheapest_best
 from peers.routerbench import RouterBenchKNN
 from peers.tables import load_table, price_costs
+from reloads import measure as measure_reloads
 
 from routers.data import RoutingDataset
 
@@ -215,10 +221,10 @@ def test_a_contest_compares_every_method_with_the_first_router(planted):
 def test_limits_are_measured_on_made_up_outcomes():
     data, _ = made_up(50)
     assert data.quality.shape == (50, 30)
-    found = measure("category", 400, True)
+    found = measure_limits("category", 400, True)
     assert found["fit_s"] > 0
     assert 0 < found["ms"] < found["ms_1000"]
-    assert measure("no such router", 400, False) == {}
+    assert measure_limits("no such router", 400, False) == {}
 
 
 @pytest.mark.skipif(not is_installed(), reason="llmrouter-lib is not installed")
@@ -241,3 +247,62 @@ def test_shared_tables_are_complete_and_cost_something(name):
     assert not np.isnan(data.quality).any()
     assert (data.cost > 0).all()
     assert data.cost_unit == "usd"
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory):
+    with direct(tmp_path_factory.mktemp("upstream")) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_load_counts_answers_and_nothing_else(upstream, is_streamed):
+    sent = request("auto", "hello", stream=is_streamed)
+    done = asyncio.run(load(upstream.port, sent, requests=range(50), connections=4))
+    assert (len(done.waits), done.failures) == (50, [])
+    assert max(done.waits) <= done.seconds
+
+
+def test_a_load_tells_what_was_refused(upstream, tmp_path):
+    with composer(upstream.port, tmp_path / "ours") as ours:
+        for token in ("", f"{ours.token[:-1]}_"):
+            sent = request("auto", "hello", token=token)
+            done = asyncio.run(load(ours.port, sent, requests=range(3), connections=1))
+            assert done.waits == []
+            assert [failure.split()[1] for failure in done.failures] == ["401"] * 3
+
+
+@pytest.mark.slow
+def test_our_gateway_answers_every_load_and_more_cpu_is_measured_than_upstream(upstream, tmp_path):
+    with composer(upstream.port, tmp_path / "ours") as ours:
+        found = measure([upstream, ours], rounds=1, requests=40)
+    for case in CASES:
+        assert found["expert-composer"][case.name].failures == []
+        assert found["expert-composer"][case.name].cpu > found["direct"][case.name].cpu > 0
+
+
+def test_targets_are_ratios_of_medians():
+    def cases(cpu, rps):
+        return {c.name: Measured(cpu_ms=[cpu, 9 * cpu, cpu], rps=[rps]) for c in CASES}
+
+    found = {
+        "expert-composer": cases(1.0, 900.0),
+        "LiteLLM proxy": cases(16.0, 100.0),
+        "Starlette+aiohttp": cases(0.25, 4000.0),
+    }
+    told = {target.what: (target.ratio, target.holds) for target in targets(found)}
+    assert told["CPU, one, of LiteLLM's"] == (1 / 16, True)
+    assert told["requests a second, sixteen, x LiteLLM's"] == (9.0, True)
+    assert told["CPU, sixteen, x the bare proxy's"] == (4.0, False)
+    del found["LiteLLM proxy"]
+    assert len(targets(found)) == 2
+
+
+@pytest.mark.slow
+def test_reloads_lose_nothing_and_every_generation_serves(upstream, tmp_path):
+    with composer(upstream.port, tmp_path / "ours", is_admin=True) as ours:
+        path = tmp_path / "ours" / "experts.yaml"
+        found = asyncio.run(measure_reloads(ours, path, reloads=5, requests=200))
+    assert found.holds
+    assert found.requests >= 200
+    assert list(found.generations) == [1, 2, 3, 4, 5, 6]

@@ -131,6 +131,16 @@ class Visit:
             self.key, model=granted, tokens=tokens, usd=usd
         )
 
+    def require_model(self, model: str) -> None:
+        """Refuse a model that the key is not for, before any work is done.
+
+        Raises:
+            ForbiddenError: the key is not for it.
+        """
+        self._name(model)
+        if self.key is not None:
+            self.key.require_model(model)
+
     def admit(self, model: str) -> None:
         """Let a request pass that costs nothing; it counts among those of its minute.
 
@@ -273,6 +283,7 @@ def _most(specs: Sequence[ExpertSpec], prompt: Prompt) -> tuple[int, float]:
     read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
     calls = []
     for spec in specs:
-        written = prompt.sampling.max_tokens or spec.limits.max_tokens or _ANSWER_TOKENS
+        limits = (prompt.sampling.max_tokens, spec.limits.max_tokens, _ANSWER_TOKENS)
+        written = prompt.sampling.n * next(limit for limit in limits if limit is not None)
         calls.append((read + written, spec.price.cost(read, written)))
     return max(tokens for tokens, _ in calls), max(usd for _, usd in calls)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -15,11 +15,11 @@ from composer.http.errors import ApiError
 from composer.http.headers import told_so_far
 from composer.http.requests import Ask
 from composer.http.shapes import DONE
-from composer.streaming import ChunkStream, Progress
-from composer.trace import Answer
+from composer.streaming import Progress
+from composer.trace import Answer, Trail
 from experts_registry.types import Chunk, Prompt
 
-__all__ = ["EventStream", "Events", "answers_of", "open_stream"]
+__all__ = ["Chunks", "EventStream", "Events", "answers_of", "begin", "open_stream"]
 
 
 class Events(Protocol):
@@ -35,6 +35,31 @@ class Events(Protocol):
 
     def last(self, answer: Answer) -> Iterable[bytes]:
         """Say how it ended."""
+        ...
+
+
+class Chunks(Protocol):
+    """An answer as it comes."""
+
+    @property
+    def progress(self) -> Progress:
+        """Who answers."""
+        ...
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, at its end."""
+        ...
+
+    @property
+    def answers(self) -> Sequence[Answer]:
+        """The answers that it is made of, at their ends."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    async def aclose(self) -> None:
+        """Stop it."""
         ...
 
 
@@ -76,13 +101,13 @@ class EventStream:
 
     Args:
         events: writes them.
-        chunks: what is still to come.
+        chunks: what is still to come: a `ChunkStream`, or several read as one.
         first: the chunk that was waited for, so that a failure before it is a plain error.
         visit: is told the whole answer.
     """
 
     events: Events
-    chunks: ChunkStream
+    chunks: Chunks
     first: Chunk
     visit: Visit
     headers: dict[str, str] = field(default_factory=dict)
@@ -105,7 +130,7 @@ class EventStream:
             async for chunk in self.chunks:
                 if piece := self._piece(chunk):
                     await _write(send, piece)
-        self.visit.answers.append(self.chunks.answer)
+        self.visit.answers.extend(self.chunks.answers)
         ending = b"".join(self.events.last(self.chunks.answer)) + done
         await send({"type": "http.response.body", "body": ending, "more_body": False})
 
@@ -123,12 +148,18 @@ async def open_stream(asked: Asked, ask: Ask, write: Callable[[Progress], Events
     Raises:
         AccessError: the caller's key does not allow it.
     """
-    composer = asked.composer
-    await asked.visit.reserve(composer, [ask.prompt], ask.model)
+    await asked.visit.reserve(asked.composer, [ask.prompt], ask.model)
     trail = asked.visit.trail()
-    chunks = composer.achunks(ask.prompt, model=ask.model, trail=trail)
+    chunks = asked.composer.achunks(ask.prompt, model=ask.model, trail=trail)
+    return await begin(asked, chunks, trail, write)
+
+
+async def begin(
+    asked: Asked, chunks: Chunks, trail: Trail, write: Callable[[Progress], Events]
+) -> EventStream:
+    """Wait for the first chunk, and say in headers who gives it."""
     first = await anext(aiter(chunks))
     trail.first = time.perf_counter()
     progress = chunks.progress
-    headers = told_so_far(composer, progress, asked.began)
+    headers = told_so_far(asked.composer, progress, asked.began)
     return EventStream(write(progress), chunks, first, asked.visit, headers)

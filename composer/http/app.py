@@ -34,6 +34,7 @@ from composer.http.rerank import rerank
 from composer.http.responses import responses
 from composer.http.state import health, ready, registry
 from composer.http.status import status
+from composer.http.stored import stored
 from composer.http.ui import page_routes
 from composer.sdk import Composer
 from composer.traffic import Traffic
@@ -54,6 +55,7 @@ _GET: Mapping[str, Endpoint] = {
     "/v1/models": models,
     "/v1/models/{id:path}": model,
     "/v1/decisions/{id:path}": decision,
+    "/v1/chat/completions": stored,
 }
 _OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for these
 

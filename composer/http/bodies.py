@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope
@@ -115,8 +115,8 @@ def _is_small(bare: bytes) -> bool:
 def json_bytes(value: Any) -> bytes:
     """Write JSON; NaN, which it does not know, becomes null."""
     try:
-        return _ENCODER.encode(value).encode()
-    except ValueError:
+        return to_json(value, inf_nan_mode="null")  # compiled: a quarter of the time
+    except PydanticSerializationError:  # half a surrogate pair, which only an escape can write
         return _ENCODER.encode(_finite(value)).encode()
 
 

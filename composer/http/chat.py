@@ -7,7 +7,6 @@ from starlette.types import ASGIApp
 from composer.http.answers import answers_of, open_stream
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
-from composer.http.fields import UNSUPPORTED, bad
 from composer.http.headers import told
 from composer.http.requests import chat_ask
 from composer.http.shapes import ChatEvents, chat_completion
@@ -20,13 +19,12 @@ async def chat(asked: Asked) -> ASGIApp:
     """Answer a conversation."""
     ask, created = chat_ask(asked.body), int(time.time())
     if ask.is_streamed:
-        if ask.n > 1:
-            raise bad("n", "a stream gives one answer; use 1, or stream: false", UNSUPPORTED)
 
         def write(progress: Progress) -> ChatEvents:
-            return ChatEvents(progress.ledger.id, progress.expert, created, ask.has_usage)
+            ledger, n = progress.ledger, ask.prompt.sampling.n
+            return ChatEvents(ledger.id, progress.expert, created, ask.has_usage, n)
 
         return await open_stream(asked, ask, write)
-    answers = await answers_of(asked, ask.prompts, ask.model)
+    answers = await answers_of(asked, [ask.prompt], ask.model)
     headers = told(asked.composer, answers, asked.began)
-    return JsonResponse(chat_completion(answers, created), headers=headers)
+    return JsonResponse(chat_completion(answers[0], created), headers=headers)

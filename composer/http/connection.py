@@ -5,8 +5,8 @@ import logging
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from secrets import token_hex
 from typing import cast
-from uuid import uuid4
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -22,6 +22,7 @@ __all__ = ["Guarded", "while_connected"]
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 0.05  # seconds
 _LAST_WORDS = 1.0  # seconds for a client that may read nothing
 
 
@@ -29,16 +30,24 @@ _LAST_WORDS = 1.0  # seconds for a client that may read nothing
 async def while_connected(receive: Receive) -> AsyncIterator[None]:
     """Cancel what is inside when the client hangs up; its request must have been read."""
     task = cast("asyncio.Task[object]", asyncio.current_task())  # never None in a coroutine
-    watcher = asyncio.create_task(_cancel_at_hangup(receive, task))
+    watchers: list[asyncio.Task[None]] = []
+
+    def watch() -> None:
+        watchers.append(asyncio.create_task(_cancel_at_hangup(receive, task)))
+
+    # Most answers are there before it is worth a task to watch for a client that leaves.
+    timer = asyncio.get_running_loop().call_later(_PATIENCE, watch)
     try:
         yield
     except asyncio.CancelledError:
-        if not (watcher.done() and not watcher.cancelled()):
+        if not any(watcher.done() and not watcher.cancelled() for watcher in watchers):
             raise
         task.uncancel()
         raise ClientDisconnect from None
     finally:
-        watcher.cancel()
+        timer.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 async def _cancel_at_hangup(receive: Receive, task: "asyncio.Task[object]") -> None:
@@ -63,7 +72,7 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         scope["app"] = self  # makes the router raise what it would answer as plain text
-        scope.setdefault("request_id", f"req_{uuid4().hex}")
+        scope.setdefault("request_id", f"req_{token_hex(16)}")
         sending = _Sending(send, scope["request_id"])
         try:
             await self._app(scope, receive, sending)

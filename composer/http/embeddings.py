@@ -2,14 +2,16 @@
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from starlette.types import ASGIApp
 
+from composer.embedding import Texts
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
-from composer.http.fields import UNSUPPORTED, Body, bad, choice, integer, listed, require, text
+from composer.http.fields import Body, bad, choice, integer, listed, require, text, token_lists
 from experts_registry.types import FloatArray, Role
 
 __all__ = ["embeddings"]
@@ -26,14 +28,8 @@ async def embeddings(asked: Asked) -> ASGIApp:
     encoding = choice(body, "encoding_format", "float", "base64")
     dimensions = integer(body, "dimensions", 1)
     asked.visit.admit(model)
-    x = await asked.composer.aembed(texts, model=model, role=role)  # (n, d)
-    if dimensions not in (None, x.shape[1]):
-        raise bad(
-            "dimensions",
-            f"{model!r} has {x.shape[1]} and cannot be shortened; leave it out",
-            UNSUPPORTED,
-        )
-    tokens = sum(math.ceil(len(one) / _CHARACTERS_PER_TOKEN) for one in texts)
+    x = await asked.composer.aembed(texts, model=model, role=role, dimensions=dimensions)  # (n, d)
+    tokens = sum(map(_tokens, texts))
     value = {
         "object": "list",
         "model": model,
@@ -54,12 +50,18 @@ def _written(row: FloatArray, encoding: str) -> Any:
     return row.astype(np.float64).tolist()
 
 
-def _texts(body: Body) -> list[str]:
+def _tokens(text: str | Sequence[int]) -> int:
+    return math.ceil(len(text) / _CHARACTERS_PER_TOKEN) if isinstance(text, str) else len(text)
+
+
+def _texts(body: Body) -> Texts:
     value = require(body, "input")
+    if isinstance(value, list) and (tokens := token_lists("input", value)):
+        return listed({"input": tokens}, "input", MAX_TEXTS)
     texts = [value] if isinstance(value, str) else listed(body, "input", MAX_TEXTS)
     for one in texts:
         if not isinstance(one, str):
-            raise bad("input", "token ids are not supported; send texts", "unsupported_value")
+            raise bad("input", "holds what is neither text nor tokens", "invalid_type")
         if not one:
             raise bad("input", "holds an empty text; leave it out")
     return texts

@@ -17,6 +17,7 @@ __all__ = [
     "require",
     "stop_texts",
     "text",
+    "token_lists",
 ]
 
 Body = Mapping[str, Any]
@@ -79,16 +80,27 @@ def decimal(body: Body, name: str, low: float, high: float) -> float | None:
     return float(_within(name, value, low, high, "decimal"))
 
 
-def listed(body: Body, name: str, most: int) -> list[Any]:
-    """Return a list that must be there, of one to ``most`` items."""
+def listed(body: Body, name: str, most: int | None) -> list[Any]:
+    """Return a list that must be there, of one to ``most`` items, or of any number."""
     value = require(body, name)
     if not isinstance(value, list):
         raise _wrong_type(name, value, "an array")
     if not value:
         raise bad(name, "is an empty array; give at least one item", "empty_array")
-    if len(value) > most:
+    if most is not None and len(value) > most:
         raise bad(name, f"has {len(value)} items; give at most {most}", "array_above_max_length")
     return value
+
+
+def token_lists(name: str, items: list[Any]) -> list[list[int]]:
+    """Return the token lists that a prompt or input is, one a text; none where it is texts."""
+    lists = [items] if items and all(map(_is_token, items)) else items
+    if not all(isinstance(tokens, list) for tokens in lists):
+        return []
+    for tokens in lists:
+        if not tokens or not all(map(_is_token, tokens)):
+            raise bad(name, "holds a list that is not of token ids; send texts", "invalid_type")
+    return lists
 
 
 def stop_texts(body: Body) -> tuple[str, ...]:
@@ -103,6 +115,10 @@ def stop_texts(body: Body) -> tuple[str, ...]:
         if not isinstance(one, str):
             raise _wrong_type("stop", one, "a string or an array of strings")
     return tuple(texts)
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _typed(body: Body, name: str, kind: type[T], what: str) -> T | None:

@@ -27,12 +27,12 @@ _UPSTREAM = {
     "model_list", "organization", "project", "proxies", "proxy", "region_name", "user_config",
     "vertex_credentials",
 }  # fmt: skip
-# Read here, so not passed on as they are; n is asked as n calls.
+# Read here, so not passed on as they are.
 _OURS = {
     "model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature",
-    "top_p", "stop", "seed", "logprobs", "stream_options", "prompt", "echo", "suffix", "best_of",
+    "top_p", "stop", "seed", "logprobs", "top_logprobs", "stream_options",
 }  # fmt: skip
-_LEFT_OUT = _UPSTREAM | _OURS
+_OURS_IN_TEXT = {"prompt", "echo", "best_of"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,25 +42,14 @@ class Ask:
     Args:
         model: a composition, or one expert by name.
         prompt: what to answer, and how.
-        n: how many answers.
         is_streamed: whether they are wanted piece by piece.
         has_usage: whether a stream ends with its usage.
     """
 
     model: str
     prompt: Prompt
-    n: int = 1
     is_streamed: bool = False
     has_usage: bool = False
-
-    @property
-    def prompts(self) -> list[Prompt]:
-        """One prompt an answer: a seed that all of them shared would make them all the same."""
-        sampling = self.prompt.sampling
-        if sampling.seed is None or self.n == 1:
-            return [self.prompt] * self.n
-        seeds = range(sampling.seed, sampling.seed + self.n)
-        return [replace(self.prompt, sampling=replace(sampling, seed=seed)) for seed in seeds]
 
 
 def chat_ask(body: Body) -> Ask:
@@ -72,28 +61,32 @@ def chat_ask(body: Body) -> Ask:
     """
     messages = listed(body, "messages", MAX_MESSAGES)
     logprobs = flag(body, "logprobs")
-    if integer(body, "top_logprobs", 0, 20) is not None and not logprobs:
+    top = integer(body, "top_logprobs", 0, 20)
+    if top is not None and not logprobs:
         raise bad("top_logprobs", "needs logprobs: true; say it, or leave top_logprobs out")
-    return _ask(body, Prompt.of(messages), _sampling(body, logprobs=logprobs))
+    sampling = replace(_sampling(body), logprobs=logprobs, top_logprobs=top or 0)
+    return _ask(body, Prompt.of(messages), sampling, _OURS)
 
 
 def text_ask(body: Body, text: str) -> Ask:
     """Read a request to complete one text; errors as of `chat_ask`."""
-    sampling = _sampling(body)
+    top = integer(body, "logprobs", 0, 5)
+    sampling = replace(_sampling(body), logprobs=top is not None, top_logprobs=top or 0)
     if sampling.max_tokens is None:
         sampling = replace(sampling, max_tokens=TEXT_TOKENS)
-    return _ask(body, Prompt.of(text), sampling)
+    if not text_field(body, "suffix"):
+        body = {key: value for key, value in body.items() if key != "suffix"}
+    return _ask(body, Prompt.of(text), sampling, _OURS | _OURS_IN_TEXT)
 
 
-def _ask(body: Body, prompt: Prompt, sampling: Sampling) -> Ask:
+def _ask(body: Body, prompt: Prompt, sampling: Sampling, ours: set[str]) -> Ask:
     require(body, "model")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, Mapping):
         raise bad("stream_options", "is no object; use {include_usage: true}", "invalid_type")
     return Ask(
         model=text_field(body, "model") or "",
-        prompt=replace(prompt, sampling=sampling, extra=_extra(body)),
-        n=integer(body, "n", 1, MAX_ANSWERS) or 1,
+        prompt=replace(prompt, sampling=sampling, extra=_extra(body, ours)),
         is_streamed=flag(body, "stream"),
         has_usage=_has_usage(options or {}),
     )
@@ -104,11 +97,11 @@ def _has_usage(options: Body) -> bool:
     return flag({f"stream_options.{name}": options.get(name)}, f"stream_options.{name}")
 
 
-def _sampling(body: Body, *, logprobs: bool = False) -> Sampling:
+def _sampling(body: Body) -> Sampling:
     for name in ("frequency_penalty", "presence_penalty"):
         decimal(body, name, -2, 2)
     limits = [
-        integer(body, name, 1, MAX_TOKENS) for name in ("max_completion_tokens", "max_tokens")
+        integer(body, name, 0, MAX_TOKENS) for name in ("max_completion_tokens", "max_tokens")
     ]
     top_p = decimal(body, "top_p", 0, 1)
     return Sampling(
@@ -117,10 +110,11 @@ def _sampling(body: Body, *, logprobs: bool = False) -> Sampling:
         top_p=None if top_p is None else max(top_p, _SMALLEST_TOP_P),
         stop=stop_texts(body),
         seed=integer(body, "seed", -(2**63), 2**63 - 1),
-        logprobs=logprobs,
+        n=integer(body, "n", 1, MAX_ANSWERS) or 1,
     )
 
 
-def _extra(body: Body) -> dict[str, Any]:
+def _extra(body: Body, ours: set[str]) -> dict[str, Any]:
     """Return what goes to remote experts untouched."""
-    return {key: value for key, value in body.items() if key.casefold() not in _LEFT_OUT}
+    left_out = _UPSTREAM | ours
+    return {key: value for key, value in body.items() if key.casefold() not in left_out}

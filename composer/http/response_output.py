@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from experts_registry.types import Chunk, Generation, TokenLogprob
+from composer.http.logprobs import logprob_entries
+from experts_registry.types import Chunk, Generation
 
 __all__ = ["Event", "Output"]
 
@@ -151,7 +152,7 @@ class Output:
             events += self._open(_Message(f"msg_{self.id}", 0, "output_text"))
         texts = [i for i in self._items if isinstance(i, _Message) and i.kind == "output_text"]
         if texts and generation.logprobs:
-            texts[-1].logprobs = _logprobs(generation.logprobs)
+            texts[-1].logprobs = logprob_entries(generation.logprobs, unknown=())
         cut = generation.finish_reason in ("length", "content_filter")
         for item in self._items:
             events += self._close(item, "incomplete" if cut else "completed")
@@ -211,15 +212,3 @@ class Output:
 
 def _mappings(value: Any) -> Sequence[Mapping[str, Any]]:
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _logprobs(found: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    return [
-        {
-            "token": entry.token,
-            "logprob": entry.logprob,
-            "bytes": list(entry.token.encode("utf-8", "replace")),
-            "top_logprobs": [],
-        }
-        for entry in found
-    ]

@@ -1,6 +1,7 @@
 """Run the door with uvicorn on a loopback address until a signal ends it."""
 
 import asyncio
+import gc
 import math
 import signal
 import socket
@@ -68,6 +69,7 @@ def serve(
         require_keys(registry, f"--host: {host!r} could be reached from other machines")
     with listening(host, port) as listener:
         app = create_app(registry, workers=workers, allowed_hosts=allowed_hosts)
+        _collect_rarely()
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -84,6 +86,13 @@ def serve(
         signal.signal(signal.SIGTERM, server.handle_exit)
         ready(shown(host, listener.getsockname()[1]))
         server.run(sockets=[listener])
+
+
+def _collect_rarely() -> None:
+    """Look for cyclic garbage less often: a request leaves next to none, and looking costs 8 %."""
+    gc.collect()
+    gc.freeze()  # what is there now stays
+    gc.set_threshold(20_000, 20, 20)
 
 
 class _Server(uvicorn.Server):

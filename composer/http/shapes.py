@@ -1,76 +1,52 @@
-"""OpenAI's answers as JSON values: whole ones, and the events of a stream."""
+"""OpenAI's chat answers as JSON values: whole ones, and the events of a stream."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from composer.http.bodies import json_bytes
+from composer.http.logprobs import chat_logprobs
 from composer.trace import Answer
-from experts_registry.types import Chunk, Generation, TokenLogprob, Usage
+from experts_registry.types import Chunk, Generation
 
-__all__ = ["DONE", "ChatEvents", "TextEvents", "chat_completion", "text_completion"]
+__all__ = ["DONE", "ChatEvents", "chat_completion", "event", "usage_of"]
 
 DONE = b"data: [DONE]\n\n"
 
 
-def _event(value: Any) -> bytes:
+def event(value: Any) -> bytes:
     """Write one server-sent event."""
     return b"data: " + json_bytes(value) + b"\n\n"
 
 
-def chat_completion(answers: Sequence[Answer], created: int) -> dict[str, Any]:
-    """Return one request's answers as a chat completion; the first one's expert signs it."""
+def chat_completion(answer: Answer, created: int) -> dict[str, Any]:
+    """Return an answer, with all its choices, as a chat completion."""
     return {
-        "id": f"chatcmpl-{answers[0].id}",
+        "id": f"chatcmpl-{answer.id}",
         "object": "chat.completion",
         "created": created,
-        "model": answers[0].expert,
+        "model": answer.expert,
         "choices": [
             {
                 "index": index,
-                "message": _message(answer.generation),
-                "logprobs": _logprobs(answer.generation.logprobs),
-                "finish_reason": answer.generation.finish_reason,
+                "message": _message(choice),
+                "logprobs": chat_logprobs(choice.logprobs),
+                "finish_reason": choice.finish_reason,
             }
-            for index, answer in enumerate(answers)
+            for index, choice in enumerate(answer.generation.choices)
         ],
-        "usage": _usage(answers),
+        "usage": usage_of(answer.generation),
     }
 
 
-def text_completion(
-    answers: Sequence[Answer], prefixes: Sequence[str], created: int
-) -> dict[str, Any]:
-    """Return answers as text completions, each after its prefix."""
+def usage_of(generation: Generation) -> dict[str, int]:
+    """Return the tokens of a call that answered."""
+    usage = generation.usage
     return {
-        "id": f"cmpl-{answers[0].id}",
-        "object": "text_completion",
-        "created": created,
-        "model": answers[0].expert,
-        "choices": [
-            {
-                "index": index,
-                "text": prefix + answer.text,
-                "logprobs": None,
-                "finish_reason": answer.generation.finish_reason,
-            }
-            for index, (prefix, answer) in enumerate(zip(prefixes, answers, strict=True))
-        ],
-        "usage": _usage(answers),
-    }
-
-
-def _usage(answers: Sequence[Answer]) -> dict[str, int]:
-    """Return the tokens of the calls that answered."""
-    found = [answer.generation.usage for answer in answers]
-    whole = Usage(
-        prompt_tokens=sum(usage.prompt_tokens for usage in found),
-        completion_tokens=sum(usage.completion_tokens for usage in found),
-    )
-    return {
-        "prompt_tokens": whole.prompt_tokens,
-        "completion_tokens": whole.completion_tokens,
-        "total_tokens": whole.total_tokens,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
     }
 
 
@@ -91,56 +67,48 @@ def _without_index(call: Any) -> Any:
     return {key: value for key, value in call.items() if key != "index"}
 
 
-def _logprobs(found: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    content = [
-        {
-            "token": entry.token,
-            "logprob": entry.logprob,
-            "bytes": list(entry.token.encode("utf-8", "replace")),
-            "top_logprobs": [],
-        }
-        for entry in found
-    ]
-    return {"content": content, "refusal": None}
-
-
 @dataclass(frozen=True)
 class ChatEvents:
-    """The events of one streamed chat answer.
+    """The events of one streamed chat answer, or of several side by side.
 
     Args:
         id: of the answer.
         model: the expert that answers.
         created: when, in seconds since 1970.
         has_usage: whether a last event tells the usage; the others then say ``usage: null``.
+        n: how many answers were asked for.
     """
 
     id: str
     model: str
     created: int
     has_usage: bool
+    n: int = 1
+    _told: Counter[int] = field(default_factory=Counter)  # log-probabilities, by choice
 
     def first(self) -> bytes:
         """Say who speaks."""
-        return self._write(delta={"role": "assistant", "content": "", "refusal": None})
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._write(index, delta=delta) for index in range(self.n))
 
     def piece(self, chunk: Chunk) -> bytes:
         """Pass a piece on."""
         delta = {"content": chunk.text, **chunk.extra} if chunk.text else chunk.extra
-        return self._write(delta=delta)
+        self._told[chunk.index] += len(chunk.logprobs or ())
+        return self._write(chunk.index, delta=delta, logprobs=chat_logprobs(chunk.logprobs))
 
     def last(self, answer: Answer) -> Iterator[bytes]:
-        """Say why it ends, and what it took where that was asked; log-probabilities come here."""
-        generation = answer.generation
-        yield self._write(
-            delta={},
-            finish_reason=generation.finish_reason,
-            logprobs=_logprobs(generation.logprobs),
-        )
+        """Say why each ends, and what it took where that was asked."""
+        for index, choice in enumerate(answer.generation.choices):
+            untold = (choice.logprobs or ())[self._told[index] :]
+            yield self._write(
+                index,
+                delta={},
+                finish_reason=choice.finish_reason,
+                logprobs=chat_logprobs(untold or None),
+            )
         if self.has_usage:
-            yield _event({**self._head(), "choices": [], "usage": _usage([answer])})
+            yield event({**self._head(), "choices": [], "usage": usage_of(answer.generation)})
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -152,49 +120,17 @@ class ChatEvents:
 
     def _write(
         self,
+        index: int,
         *,
         delta: Mapping[str, Any],
         finish_reason: str | None = None,
         logprobs: dict[str, Any] | None = None,
     ) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        value = {**self._head(), "choices": [choice]}
-        return _event({**value, "usage": None} if self.has_usage else value)
-
-
-@dataclass(frozen=True)
-class TextEvents:
-    """The events of one streamed text completion; arguments as of `ChatEvents`."""
-
-    id: str
-    model: str
-    created: int
-    has_usage: bool
-    prefix: str = ""
-
-    def first(self) -> bytes:
-        """Repeat the prompt where that was asked."""
-        return self._write(self.prefix)
-
-    def piece(self, chunk: Chunk) -> bytes:
-        """Pass a piece on."""
-        return self._write(chunk.text)
-
-    def last(self, answer: Answer) -> Iterator[bytes]:
-        """Say why it ends, and what it took where that was asked."""
-        yield self._write("", answer.generation.finish_reason)
-        if self.has_usage:
-            yield _event({**self._head(), "choices": [], "usage": _usage([answer])})
-
-    def _head(self) -> dict[str, Any]:
-        return {
-            "id": f"cmpl-{self.id}",
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
         }
-
-    def _write(self, text: str, finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
         value = {**self._head(), "choices": [choice]}
-        return _event({**value, "usage": None} if self.has_usage else value)
+        return event({**value, "usage": None} if self.has_usage else value)

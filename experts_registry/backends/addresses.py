@@ -5,6 +5,7 @@ Loopback and private networks, which is where most experts live, are allowed.
 
 import asyncio
 import ipaddress
+import math
 import socket
 import time
 from dataclasses import dataclass, field
@@ -82,7 +83,10 @@ class ResolvedHost:
             ExpertUnavailableError: one of its addresses is one where no expert lives.
         """
         now = time.monotonic()
-        if now < self._until or ip_of(self.host) is not None:
+        if now < self._until:
+            return
+        if ip_of(self.host) is not None:
+            self._until = math.inf
             return
         if self._until > 0:  # it was fine: others need not wait for this look
             self._until = now + 1.0

@@ -1,11 +1,10 @@
 """Turn a conversation into the tokens that one local model wants to see."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import TemplateError
 
-from experts_registry.backends.options import refuse
+from experts_registry.backends.requested import require_answerable
 from experts_registry.errors import ContextLengthError, PromptError, RegistryError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Message, Prompt
@@ -15,11 +14,7 @@ __all__ = ["ChatFormat"]
 # No tokenizer packs ordinary text this densely, so a longer text need not be tokenised at all.
 CHARACTERS_PER_TOKEN = 12
 
-_PLAIN: Mapping[str, tuple[Any, ...]] = {
-    "tools": (None, [], ()),
-    "functions": (None, [], ()),
-    "response_format": (None, {"type": "text"}),
-}
+_HONOURED = ("frequency_penalty", "logit_bias", "presence_penalty", "response_format")
 
 
 class ChatFormat:
@@ -64,7 +59,7 @@ class ChatFormat:
             OffersError: it holds images, tools or other things that are not text.
             PromptError: the chat template refuses the conversation.
         """
-        self._require_plain(prompt)
+        require_answerable(self.spec, prompt, honoured=_HONOURED)
         self._require_room(sum(len(m.content) for m in prompt.messages) // CHARACTERS_PER_TOKEN)
         # No tokenizer takes a lone surrogate.
         text = self.render(prompt.messages).encode(errors="replace").decode()
@@ -100,15 +95,6 @@ class ChatFormat:
             turns, tokenize=False, add_generation_prompt=True
         )
         return text
-
-    def _require_plain(self, prompt: Prompt) -> None:
-        for key, plain in _PLAIN.items():
-            if prompt.extra.get(key) not in plain:
-                raise refuse(self.spec, key, ("text",))
-        for message in prompt.messages:
-            for part in message.extra.get("content") or ():
-                if isinstance(part, Mapping) and part.get("type") != "text":
-                    raise refuse(self.spec, str(part.get("type")), ("text",))
 
     def _require_room(self, tokens: int) -> None:
         if self.window is not None and tokens + 1 > self.window:

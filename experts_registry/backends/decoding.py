@@ -1,8 +1,9 @@
 """Decode a batch of prompts together: each row samples, stops and streams on its own."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import (
 )
 
 from experts_registry.backends.local_models import LoadedModel
+from experts_registry.backends.steering import Steering
 from experts_registry.types import Generation, Sampling, TokenLogprob, Usage
 
 __all__ = ["Job", "TextBuilder", "decode", "token_logprobs"]
@@ -33,7 +35,7 @@ class TextBuilder:
         self._stop = tuple(s for s in stop if s)
         self._ids: list[int] = []
         self._start = self._end = 0  # ids[start:end] are in the text, and context for what follows
-        self._sent = 0
+        self.sent = 0
         self.text = ""
         self.is_stopped = False
 
@@ -54,8 +56,8 @@ class TextBuilder:
     def take(self, *, is_final: bool = False) -> str:
         """Return the text that was not taken yet and cannot turn out to be a stop string."""
         end = len(self.text) if is_final or self.is_stopped else len(self.text) - self._held()
-        new = self.text[self._sent : end]
-        self._sent = max(self._sent, end)
+        new = self.text[self.sent : end]
+        self.sent = max(self.sent, end)
         return new
 
     def _decode(self, end: int | None) -> str:
@@ -88,18 +90,22 @@ class Job:
         ids: the tokens of the prompt.
         sampling: how to draw; ``max_tokens`` is set.
         text: collects the answer.
-        emit: gets the text as it grows, from the decoding thread.
+        steering: what moves its logits, if anything does.
+        emit: gets the text as it grows and the tokens that end in it, from the decoding thread.
         is_cancelled: set by the caller to stop this row within one step.
     """
 
     ids: list[int]
     sampling: Sampling
     text: TextBuilder
-    emit: Callable[[str], None] | None = None
+    steering: Steering | None = None
+    emit: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None
     is_cancelled: bool = False
     finish_reason: str = ""
     tokens: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)  # of each token in the text
+    told: int = 0  # log-probabilities that were emitted
     is_broken: bool = False
     emitted: float = 0.0
 
@@ -143,11 +149,15 @@ class _Sampler(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
         self.logits = scores
-        if not any(self._generators):
+        if not any(self._generators) and not any(job.steering for job in self._jobs):
             return scores
         chosen = scores.float().clone()  # (rows, vocabulary)
         for row, (job, generator) in enumerate(zip(self._jobs, self._generators, strict=True)):
-            if generator is not None and not job.finish_reason:
+            if job.finish_reason:
+                continue
+            if job.steering is not None:
+                chosen[row] = job.steering.moved(chosen[row])
+            if generator is not None:
                 chosen[row] = _perturbed(chosen[row], job.sampling, generator)
         return chosen
 
@@ -211,30 +221,61 @@ class _Progress(StoppingCriteria):
         if token in self._loaded.end_ids:
             job.finish_reason = "stop"
         else:
-            job.tokens += 1
-            job.text.add(token)
-            if job.sampling.logprobs:
-                logits = self._sampler.logits[row : row + 1]
-                job.logprobs += token_logprobs(self._loaded.tokenizer, logits, [token])
-            if job.text.is_stopped:
+            self._add(job, row, token)
+            is_complete = job.steering is not None and job.steering.is_complete
+            if job.text.is_stopped or is_complete:
                 job.finish_reason = "stop"
             elif job.tokens >= (job.sampling.max_tokens or 1):
                 job.finish_reason = "length"
         if job.finish_reason:
             job.text.finish()
 
+    def _add(self, job: Job, row: int, token: int) -> None:
+        job.tokens += 1
+        job.text.add(token)
+        if job.sampling.logprobs:
+            logits, top = self._sampler.logits[row : row + 1], job.sampling.top_logprobs
+            job.logprobs += token_logprobs(self._loaded.tokenizer, logits, [token], top)
+            job.ends.append(len(job.text.text))
+        if job.steering is not None:
+            job.steering.take(token)
+            job.is_broken = job.is_broken or job.steering.is_broken
+
 
 def _emit(job: Job, now: float) -> None:
     is_final = bool(job.finish_reason)
     if job.emit is None or not (is_final or now - job.emitted >= EMIT_EVERY):
         return
-    if new := job.text.take(is_final=is_final):
+    new = job.text.take(is_final=is_final)
+    ended = len(job.ends) if is_final else bisect_right(job.ends, job.text.sent)
+    if new or ended > job.told:
         job.emitted = now
-        job.emit(new)
+        job.emit(new, tuple(job.logprobs[job.told : ended]))
+        job.told = max(job.told, ended)
 
 
-def token_logprobs(tokenizer: Any, logits: torch.Tensor, ids: list[int]) -> list[TokenLogprob]:
-    """Return the log-probability of each token under its row of logits (tokens, vocabulary)."""
+def token_logprobs(
+    tokenizer: Any, logits: torch.Tensor, ids: list[int], top: int = 0
+) -> list[TokenLogprob]:
+    """Return the log-probability of each token under its row of logits (tokens, vocabulary).
+
+    Args:
+        tokenizer: names the tokens.
+        logits: one row a token.
+        ids: the tokens.
+        top: how many of the likeliest ones to tell beside each.
+    """
+    table = logits.float().log_softmax(-1)
     index = torch.tensor(ids, device=logits.device)[:, None]
-    chosen = logits.float().log_softmax(-1).gather(-1, index)[:, 0].tolist()
-    return [TokenLogprob(tokenizer.decode([i]), p) for i, p in zip(ids, chosen, strict=True)]
+    chosen = table.gather(-1, index)[:, 0].tolist()
+    values, likeliest = table.topk(top, dim=-1)  # (tokens, top)
+
+    def named(token: int, logprob: float) -> TokenLogprob:
+        return TokenLogprob(tokenizer.decode([token]), logprob)
+
+    tops = [
+        tuple(map(named, *row)) for row in zip(likeliest.tolist(), values.tolist(), strict=True)
+    ]
+    return [
+        replace(named(i, p), top=others) for i, p, others in zip(ids, chosen, tops, strict=True)
+    ]

@@ -6,9 +6,11 @@ scripts apart, needs no download, and takes microseconds.
 """
 
 import hashlib
+import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from math import log1p
 from zlib import crc32
 
 import numpy as np
@@ -33,6 +35,7 @@ class HashingEmbedder:
     """Embeds a text as the signed, hashed counts of its words and character n-grams."""
 
     offers: tuple[str, ...] = ("embeddings",)
+    is_quick = True  # for a short text less than a switch of threads, and it waits for nobody
 
     def __init__(self, spec: ExpertSpec) -> None:
         self._options = parse_options(Options, spec)
@@ -46,20 +49,45 @@ class HashingEmbedder:
         """Return one L2-normalised float32 row per text, (n, d)."""
         x = np.zeros((len(texts), self._options.dimensions), dtype=np.float32)
         for row, text in zip(x, texts, strict=True):
-            for feature, count in Counter(self._features(text)).items():
-                code = crc32(feature.encode())
-                # Damped: a word said ten times is not ten times as telling.
-                row[(code >> 1) % len(row)] += (1 if code & 1 else -1) * np.log1p(count)
-        # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
-        x[~x.any(axis=1), 0] = 1.0
-        unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
-        return unit
+            buckets = self._hashed(text)
+            row[list(buckets)] = list(buckets.values())
+        return x
+
+    def shortened(self, x: FloatArray, dimensions: int) -> FloatArray:
+        """Return rows of fewer dimensions: features then share more buckets."""
+        shorter = np.zeros((len(x), dimensions), dtype=np.float32)
+        for start in range(0, x.shape[1], dimensions):
+            part = x[:, start : start + dimensions]
+            shorter[:, : part.shape[1]] += part
+        return _unit(shorter)
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _features(self, text: str) -> Iterator[str]:
-        text = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
-        yield from (f"w:{word}" for word in text.split())
+    def _hashed(self, text: str) -> dict[int, float]:
+        """Return the buckets of a text, of length 1; plain numbers, as a short one has few."""
+        width = self._options.dimensions
+        found: dict[int, float] = {}
+        for feature, count in Counter(self._features(text)).items():
+            code = crc32(feature.encode())
+            # Damped: a word said ten times is not ten times as telling.
+            value = log1p(count) if code & 1 else -log1p(count)
+            bucket = (code >> 1) % width
+            found[bucket] = found.get(bucket, 0.0) + value
+        length = math.sqrt(sum(value * value for value in found.values()))
+        # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
+        return {k: v / length for k, v in found.items()} if length else {0: 1.0}
+
+    def _features(self, text: str) -> list[str]:
+        words = unicodedata.normalize("NFKC", text).casefold().split()
+        text, features = f" {' '.join(words)} ", [f"w:{word}" for word in words]
         for n in range(self._options.shortest, self._options.longest + 1):
-            yield from (text[i : i + n] for i in range(len(text) - n + 1))
+            features += [text[i : i + n] for i in range(len(text) - n + 1)]
+        return features
+
+
+def _unit(x: FloatArray) -> FloatArray:
+    # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
+    x[~x.any(axis=1), 0] = 1.0
+    unit: FloatArray = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit

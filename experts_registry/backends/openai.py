@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Literal
+from urllib.request import getproxies
 
 import httpx
 from pydantic import BaseModel, Field
 
 from experts_registry.backends.addresses import ResolvedHost
+from experts_registry.backends.aiohttp_client import AiohttpClient
 from experts_registry.backends.endpoint import PUBLIC_URL, Endpoint
 from experts_registry.backends.openai_errors import broken, refusal, retry_after
 from experts_registry.backends.openai_wire import Assembly, parse_reply, request_body
 from experts_registry.backends.options import check_offers, closed, parse_options, refuse
+from experts_registry.backends.posting import Client, HttpxClient, Reply
+from experts_registry.backends.several import joined, remaining
 from experts_registry.backends.sse import Event, read_events
 from experts_registry.errors import ExpertReplyError, RegistryError
 from experts_registry.schema import ExpertSpec
@@ -23,6 +28,8 @@ __all__ = ["OpenAILLM", "Options"]
 
 MAX_REPLY = 16 * 2**20
 MAX_REFUSAL = 64 * 2**10
+# Shorter than the 5 s after which common servers hang up on an idle connection.
+_IDLE_SECONDS = 3.0
 
 
 class Options(BaseModel, extra="forbid", frozen=True):
@@ -81,27 +88,23 @@ class OpenAILLM:
         self._closed = False
 
     async def generate(self, prompt: Prompt) -> Generation:
-        """Answer a prompt."""
-        async with self._post(prompt, stream=False) as response:
-            return await self._whole(response)
+        """Answer a prompt; where a server gives fewer answers than asked for, ask it again."""
+        found = await self._generate(prompt)
+        while (begun := len(found.choices)) < prompt.sampling.n:
+            found = joined([found, await self._generate(remaining(prompt, begun))])
+        return found
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[Chunk]:
         """Answer a prompt piece by piece."""
-        async with self._post(prompt, stream=True) as response:
-            if _is_document(response):
-                generation = await self._whole(response)
-                yield Chunk(generation.text)
-                yield Chunk("", generation)
-                return
-            assembly, is_done = Assembly(self.endpoint), False
-            events = read_events(response.aiter_bytes())
-            async for event in events:
-                if is_done := event.data.strip() == "[DONE]":
-                    await _drain(events)
-                    break
-                if chunk := assembly.add(event):
-                    yield chunk
-        yield Chunk("", assembly.generation(is_done=is_done))
+        found: list[Generation] = []
+        while (begun := sum(len(one.choices) for one in found)) < prompt.sampling.n:
+            async with aclosing(self._stream(remaining(prompt, begun))) as chunks:
+                async for chunk in chunks:
+                    if chunk.generation is None:
+                        yield replace(chunk, index=begun + chunk.index)
+                    else:
+                        found.append(chunk.generation)
+        yield Chunk("", joined(found))
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -110,8 +113,30 @@ class OpenAILLM:
 
     # -- inside ---------------------------------------------------------------------------------
 
+    async def _generate(self, prompt: Prompt) -> Generation:
+        async with self._post(prompt, stream=False) as response:
+            return await self._whole(response, prompt.sampling.n)
+
+    async def _stream(self, prompt: Prompt) -> AsyncGenerator[Chunk]:
+        async with self._post(prompt, stream=True) as response:
+            if _is_document(response):
+                generation = await self._whole(response, prompt.sampling.n)
+                for index, choice in enumerate(generation.choices):
+                    yield Chunk(choice.text, index=index, logprobs=choice.logprobs)
+                yield Chunk("", generation)
+                return
+            assembly, is_done = Assembly(self.endpoint, prompt.sampling.n), False
+            events = read_events(response.aiter_bytes())
+            async for event in events:
+                if is_done := event.data.strip() == "[DONE]":
+                    await _drain(events)
+                    break
+                for chunk in assembly.add(event):
+                    yield chunk
+        yield Chunk("", assembly.generation(is_done=is_done))
+
     @asynccontextmanager
-    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[httpx.Response]:
+    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[Reply]:
         """Send a prompt; what goes wrong until the response was read becomes our error."""
         body = self._body(prompt, stream=stream)
         if not self.options.allow_link_local:
@@ -132,6 +157,8 @@ class OpenAILLM:
             raise closed(self.spec)
         if prompt.sampling.logprobs and "logprobs" not in self._offers:
             raise refuse(self.spec, "logprobs", self._offers)
+        if "suffix" in prompt.extra:  # a chat has none, and servers drop what they do not know
+            raise refuse(self.spec, "suffix", self._offers)
         own: dict[str, Any] = {"model": self.spec.model, "stream": stream}
         limit = prompt.sampling.max_tokens
         if limit is None and not {"max_tokens", "max_completion_tokens"} & prompt.extra.keys():
@@ -144,18 +171,15 @@ class OpenAILLM:
             own["stream_options"] = {**more, "include_usage": True}
         return request_body(self.endpoint, prompt, own)
 
-    async def _send(self, body: bytes) -> httpx.Response:
+    async def _send(self, body: bytes) -> Reply:
         """Open a response."""
         client = await self._clients.get()
-        request = client.build_request(
-            "POST", self.endpoint.url, content=body, headers=trace_headers()
-        )
-        response = await client.send(request, stream=True)
+        response = await client.post(body, trace_headers())
         if not response.is_success:
             raise await _refused(response)
         return response
 
-    async def _whole(self, response: httpx.Response) -> Generation:
+    async def _whole(self, response: Reply, n: int) -> Generation:
         size = response.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_REPLY:
             raise ExpertReplyError(
@@ -163,25 +187,37 @@ class OpenAILLM:
                 f"{MAX_REPLY}; ask for fewer tokens, or check options.base_url"
             )
         body = await _read(response, MAX_REPLY)
-        return parse_reply(self.endpoint, body, response.headers.get("content-type", ""))
+        return parse_reply(self.endpoint, body, response.headers.get("content-type", ""), n=n)
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_client(self) -> Client:
         options, limit = self.options, self.spec.limits.concurrency or 100
         headers = {"content-type": "application/json"}
         if self.endpoint.key:
             headers["authorization"] = f"Bearer {self.endpoint.key}"
-        return httpx.AsyncClient(
+        if self._transport is None and (self.endpoint.is_loopback or not getproxies()):
+            return AiohttpClient(
+                self.endpoint.url,
+                headers,
+                timeout=options.timeout,
+                connect_timeout=options.connect_timeout,
+                connections=limit,
+                idle_seconds=_IDLE_SECONDS,
+                ssl=httpx.create_ssl_context() if self.endpoint.url.startswith("https:") else None,
+            )
+        client = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(options.timeout, connect=options.connect_timeout),
-            # Shorter than the 5 s after which common servers hang up on an idle connection.
             limits=httpx.Limits(
-                max_connections=limit, max_keepalive_connections=limit, keepalive_expiry=3.0
+                max_connections=limit,
+                max_keepalive_connections=limit,
+                keepalive_expiry=_IDLE_SECONDS,
             ),
             follow_redirects=False,
             # A proxy of the environment cannot reach this machine's own ports.
             trust_env=not self.endpoint.is_loopback,
             transport=self._transport,
         )
+        return HttpxClient(self.endpoint.url, client)
 
 
 class _ClientPerLoop:
@@ -191,14 +227,14 @@ class _ClientPerLoop:
     loop ends or when nobody refers to them any more: exactly when the client must be closed.
     """
 
-    def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
+    def __init__(self, make: Callable[[], Client]) -> None:
         self._make = make
         self._open: dict[
             asyncio.AbstractEventLoop,
-            tuple[AsyncGenerator[httpx.AsyncClient, None], httpx.AsyncClient],
+            tuple[AsyncGenerator[Client, None], Client],
         ] = {}
 
-    async def get(self) -> httpx.AsyncClient:
+    async def get(self) -> Client:
         """Return the client of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._open:
@@ -215,7 +251,7 @@ class _ClientPerLoop:
         if lifetime is not None:
             await lifetime.aclose()
 
-    async def _lifetime(self) -> AsyncGenerator[httpx.AsyncClient, None]:
+    async def _lifetime(self) -> AsyncGenerator[Client, None]:
         client = self._make()
         try:
             yield client
@@ -223,7 +259,7 @@ class _ClientPerLoop:
             await client.aclose()
 
 
-async def _refused(response: httpx.Response) -> _Refused:
+async def _refused(response: Reply) -> _Refused:
     try:
         body = await _read(response, MAX_REFUSAL)
     finally:
@@ -231,7 +267,7 @@ async def _refused(response: httpx.Response) -> _Refused:
     return _Refused(response.status_code, body, retry_after(response.headers))
 
 
-async def _read(response: httpx.Response, limit: int) -> bytes:
+async def _read(response: Reply, limit: int) -> bytes:
     """Read a body, or its start where it is longer than anything we would ask for."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
@@ -249,7 +285,7 @@ async def _drain(events: AsyncIterator[Event]) -> None:
                 pass
 
 
-def _is_document(response: httpx.Response) -> bool:
+def _is_document(response: Reply) -> bool:
     """Whether a server answered in one piece, or with a web page, though asked for a stream."""
     content_type = response.headers.get("content-type", "")
     return any(kind in content_type for kind in ("json", "html", "xml"))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,7 @@ from experts_registry.types import Chunk, Generation, Message, Prompt, TokenLogp
 __all__ = ["Assembly", "parse_reply", "request_body"]
 
 B = TypeVar("B", bound=BaseModel)
+_ENCODER = json.JSONEncoder(allow_nan=False)  # once: building it is slow
 
 
 def request_body(endpoint: Endpoint, prompt: Prompt, own: Mapping[str, Any]) -> bytes:
@@ -27,7 +29,7 @@ def request_body(endpoint: Endpoint, prompt: Prompt, own: Mapping[str, Any]) -> 
     if not body["stream"]:
         body.pop("stream_options", None)
     try:
-        return json.dumps(body, allow_nan=False).encode()
+        return _ENCODER.encode(body).encode()
     except (TypeError, ValueError) as error:
         raise PromptError(f"{endpoint.where}: the request has no JSON form: {error}") from None
 
@@ -44,6 +46,8 @@ def _sampling(prompt: Prompt) -> dict[str, Any]:
         "stop": [stop for stop in sampling.stop if stop] or None,
         "seed": sampling.seed,
         "logprobs": sampling.logprobs or None,
+        "top_logprobs": sampling.top_logprobs or None,
+        "n": sampling.n if sampling.n > 1 else None,
     }
     return {key: value for key, value in values.items() if value is not None}
 
@@ -53,9 +57,14 @@ class _Usage(BaseModel):
     completion_tokens: int | None = 0
 
 
-class _Logprob(BaseModel):
+class _Top(BaseModel):
     token: str
     logprob: float
+    bytes: tuple[int, ...] | None = None
+
+
+class _Logprob(_Top):
+    top_logprobs: list[_Top] | None = None
 
 
 class _Logprobs(BaseModel):
@@ -68,6 +77,7 @@ class _Text(BaseModel, extra="allow"):
 
 
 class _Choice(BaseModel):
+    index: int = 0
     message: _Text
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
@@ -92,8 +102,8 @@ class _Piece(BaseModel):
     error: Any = None
 
 
-def parse_reply(endpoint: Endpoint, body: bytes, content_type: str) -> Generation:
-    """Read a whole answer.
+def parse_reply(endpoint: Endpoint, body: bytes, content_type: str, *, n: int = 1) -> Generation:
+    """Read a whole answer, or up to ``n`` of them.
 
     Raises:
         ExpertReplyError: it is not one.
@@ -103,45 +113,68 @@ def parse_reply(endpoint: Endpoint, body: bytes, content_type: str) -> Generatio
         raise error_in(endpoint, reply.error)
     if not reply.choices:
         raise _not_an_answer(endpoint, body, content_type, "'choices' is missing or empty")
-    choice = reply.choices[0]
+    choices = sorted(reply.choices, key=lambda choice: choice.index)
+    first, *others = map(_generation, choices[:n])
+    return replace(first, usage=_usage(reply.usage), others=tuple(others))
+
+
+def _generation(choice: _Choice) -> Generation:
     return Generation(
         text=choice.message.content or "",
-        usage=_usage(reply.usage),
         finish_reason=choice.finish_reason or "stop",
         logprobs=_logprobs(choice.logprobs),
         extra=_extra(choice.message),
     )
 
 
+@dataclass
+class _Growing:
+    """One of the answers of a stream, so far."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def generation(self) -> Generation:
+        return Generation(
+            text=self.text,
+            finish_reason=self.finish_reason or "stop",
+            logprobs=tuple(self.logprobs) or None,
+            extra=self.extra,
+        )
+
+
 class Assembly:
-    """Puts the pieces of a streamed answer together."""
+    """Puts the pieces of a streamed answer, or of several at once, together."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, n: int = 1) -> None:
         self.endpoint = endpoint
-        self.text = ""
+        self.n = n
         self.usage: _Usage | None = None
-        self.finish_reason: str | None = None
-        self.logprobs: list[TokenLogprob] = []
-        self.extra: dict[str, Any] = {}
+        self.answers: dict[int, _Growing] = {}
 
-    def add(self, event: Event) -> Chunk | None:
+    def add(self, event: Event) -> list[Chunk]:
         """Read one event; return what it says, if that is anything for the caller."""
         data = event.data.encode(errors="replace")
         piece = _parse(self.endpoint, _Piece, data, "text/event-stream")
         if piece.error or event.name == "error":
             raise error_in(self.endpoint, piece.error or json.loads(data))
         self.usage = piece.usage or self.usage
-        # Where several answers were asked for (n > 1), the first is the answer.
-        choice = next((c for c in piece.choices or () if c.index == 0), None)
-        if choice is None:
-            return None
-        self.finish_reason = choice.finish_reason or self.finish_reason
-        self.logprobs.extend(_logprobs(choice.logprobs) or ())
+        # More answers than were asked for are nobody's.
+        chunks = [self._grow(choice) for choice in piece.choices or () if choice.index < self.n]
+        return [c for c in chunks if c.text or c.extra or c.logprobs]
+
+    def _grow(self, choice: _Delta) -> Chunk:
+        answer = self.answers.setdefault(choice.index, _Growing())
+        answer.finish_reason = choice.finish_reason or answer.finish_reason
+        logprobs = _logprobs(choice.logprobs)
+        answer.logprobs.extend(logprobs or ())
         delta = choice.delta or _Text()
         text, extra = delta.content or "", _extra(delta)
-        self.text += text
-        _merge(self.extra, extra)
-        return Chunk(text, extra=extra) if text or extra else None
+        answer.text += text
+        _merge(answer.extra, extra)
+        return Chunk(text, extra=extra, index=choice.index, logprobs=logprobs)
 
     def generation(self, *, is_done: bool) -> Generation:
         """Return the whole answer.
@@ -152,17 +185,13 @@ class Assembly:
         Raises:
             ExpertUnavailableError: the stream ended in the middle.
         """
-        if not is_done and self.finish_reason is None:
+        answers = [self.answers[index] for index in sorted(self.answers)] or [_Growing()]
+        if not is_done and any(answer.finish_reason is None for answer in answers):
             raise ExpertUnavailableError(
                 f"{self.endpoint.where}: the stream ended before the answer did; ask again"
             )
-        return Generation(
-            text=self.text,
-            usage=_usage(self.usage),
-            finish_reason=self.finish_reason or "stop",
-            logprobs=tuple(self.logprobs) or None,
-            extra=self.extra,
-        )
+        first, *others = [answer.generation() for answer in answers]
+        return replace(first, usage=_usage(self.usage), others=tuple(others))
 
 
 def _parse(endpoint: Endpoint, model: type[B], body: bytes, content_type: str) -> B:
@@ -197,7 +226,15 @@ def _usage(usage: _Usage | None) -> Usage:
 def _logprobs(logprobs: _Logprobs | None) -> tuple[TokenLogprob, ...] | None:
     if logprobs is None or logprobs.content is None:
         return None
-    return tuple(TokenLogprob(entry.token, entry.logprob) for entry in logprobs.content)
+    return tuple(
+        TokenLogprob(
+            entry.token,
+            entry.logprob,
+            entry.bytes,
+            tuple(TokenLogprob(t.token, t.logprob, t.bytes) for t in entry.top_logprobs or ()),
+        )
+        for entry in logprobs.content
+    )
 
 
 def _extra(text: _Text) -> dict[str, Any]:

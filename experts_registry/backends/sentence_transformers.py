@@ -7,7 +7,7 @@ on transformers alone, with the same vectors: importing sentence_transformers ta
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,8 @@ from experts_registry.backends.local_models import (
     pick_device,
 )
 from experts_registry.backends.options import check_offers, closed, parse_options
-from experts_registry.errors import ExpertReplyError
+from experts_registry.backends.tokens import text_of
+from experts_registry.errors import ExpertReplyError, OffersError
 from experts_registry.schema import ExpertSpec
 from experts_registry.sources import locate, source_digest
 from experts_registry.types import FloatArray, Role
@@ -44,9 +45,6 @@ _PLAIN_CONFIG: Mapping[str, tuple[Any, ...]] = {
         {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     ),
 }
-
-Encode = Callable[[list[str], str], torch.Tensor]
-"""Embeds texts that follow a prompt: vectors (n, d), not yet normalised."""
 
 
 class Options(BaseModel, extra="forbid", frozen=True):
@@ -68,6 +66,11 @@ class Options(BaseModel, extra="forbid", frozen=True):
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+    matryoshka: bool = Field(
+        False,
+        description="The model was trained to be shortened: requests may ask for the first few "
+        "dimensions.",
+    )
 
 
 class SentenceTransformersEmbedder:
@@ -80,7 +83,7 @@ class SentenceTransformersEmbedder:
         self.options = parse_options(Options, spec)
         check_offers(spec, self.offers)
         self._lock = threading.Lock()
-        self._encode: Encode | None = None
+        self._encode: _Plain | _Packaged | None = None
         self._prompts: Mapping[Role, str] = {}
         self._closed = False
 
@@ -117,12 +120,35 @@ class SentenceTransformersEmbedder:
             )
         return x
 
+    def shortened(self, x: FloatArray, dimensions: int) -> FloatArray:
+        """Return rows of the first dimensions, of unit length.
+
+        Raises:
+            OffersError: the model was not trained for that.
+        """
+        if not self.options.matryoshka:
+            raise OffersError(
+                f"dimensions: {self.spec.name!r} has {x.shape[1]}, and says too little in "
+                f"{dimensions}; leave it out, or set options.matryoshka if its model was trained so"
+            )
+        first = x[:, :dimensions]
+        unit: FloatArray = first / np.linalg.norm(first, axis=1, keepdims=True).clip(1e-12)
+        return unit
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text that these tokens of the model's stand for.
+
+        Raises:
+            OptionError: one of them is not the model's.
+        """
+        return text_of(f"expert {self.spec.name!r}", self._ready().tokenizer, tokens)
+
     def close(self) -> None:
         """Free the model."""
         with self._lock:
             self._closed, self._encode = True, None
 
-    def _ready(self) -> Encode:
+    def _ready(self) -> "_Plain | _Packaged":
         with self._lock:
             if self._closed:
                 raise closed(self.spec)
@@ -206,14 +232,14 @@ class _Plain:
 
     def __init__(self, source: _Source, pooling: str) -> None:
         self._pooling = pooling
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(source.path, **source.hub)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(source.path, **source.hub)
         model = AutoModel.from_pretrained(
             source.path, dtype=DTYPES[source.options.dtype], **source.hub
         )
         self._model: Any = model.to(source.device).eval()
         config = self._model.config
         self._max_length = source.max_length(
-            tokenizer=self._tokenizer.model_max_length,
+            tokenizer=self.tokenizer.model_max_length,
             model=getattr(config, "max_position_embeddings", None),
         )
         # A tokenizer keeps its padding and truncation as state: one thread at a time.
@@ -221,7 +247,7 @@ class _Plain:
 
     def __call__(self, texts: list[str], prompt: str) -> torch.Tensor:
         with self._lock:
-            features = self._tokenizer(
+            features = self.tokenizer(
                 [bounded(prompt + text, self._max_length) for text in texts],
                 padding=True,
                 truncation=self._max_length is not None,
@@ -251,6 +277,7 @@ class _Packaged:
             model_kwargs={"dtype": DTYPES[source.options.dtype]},
             **source.hub,
         )
+        self.tokenizer: Any = self._model.tokenizer
         self._max_length = source.max_length(tokenizer=self._model.max_seq_length, model=None)
         if self._max_length is not None:
             self._model.max_seq_length = self._max_length

@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -12,8 +13,12 @@ from pydantic import BaseModel, Field, field_validator
 
 from experts_registry.backends.chat_templates import ChatFormat
 from experts_registry.backends.decoding import Job, TextBuilder, decode, token_logprobs
+from experts_registry.backends.formats import Formats
 from experts_registry.backends.local_models import LoadedModel, computing, load_model
 from experts_registry.backends.options import check_offers, closed, parse_options, refuse
+from experts_registry.backends.several import joined, remaining
+from experts_registry.backends.steering import steering_of
+from experts_registry.backends.tokens import text_of
 from experts_registry.batching import Batcher
 from experts_registry.errors import (
     ComposerError,
@@ -85,7 +90,7 @@ class TransformersLLM:
         self._lock = threading.Lock()
         # Not the loop's own threads: calls that wait for a model to load would fill them.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._where)
-        self._loaded: tuple[LoadedModel, ChatFormat] | None = None
+        self._loaded: tuple[LoadedModel, ChatFormat, Formats] | None = None
         self._batcher: Batcher[Job, Generation] = Batcher(
             self._decode,
             where=self._where,
@@ -106,35 +111,26 @@ class TransformersLLM:
 
     async def generate(self, prompt: Prompt) -> Generation:
         """Answer a prompt."""
-        job = await self._prepare(self._job, prompt)
+        jobs = await self._prepare(self._jobs, prompt)
         try:
-            generation: Generation = await asyncio.wrap_future(self._submit(job))
-            return generation
+            answers = [asyncio.wrap_future(self._submit(job)) for job in jobs]
+            return joined(await asyncio.gather(*answers), prompts=1)
         finally:
-            job.is_cancelled = True
+            _cancel(jobs)
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[Chunk]:
-        """Answer a prompt piece by piece."""
-        job = await self._prepare(self._job, prompt)
-        loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-
-        def post(piece: str | None) -> None:
-            try:
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
-            except RuntimeError:  # The loop was closed: nobody listens any more.
-                job.is_cancelled = True
-
-        job.emit = post
+        """Answer a prompt piece by piece; several answers side by side."""
+        jobs = await self._prepare(self._jobs, prompt)
+        pieces = _Pieces(asyncio.get_running_loop(), jobs)
         try:
-            answer = self._submit(job)
-            answer.add_done_callback(lambda _: post(None))
-            while (piece := await pieces.get()) is not None:
-                yield Chunk(piece)
-            generation: Generation = await asyncio.wrap_future(answer)
-            yield Chunk("", generation)
+            answers = [self._submit(job) for job in jobs]
+            for answer in answers:
+                answer.add_done_callback(pieces.end)
+            async for chunk in pieces:
+                yield chunk
+            yield Chunk("", joined([answer.result() for answer in answers], prompts=1))
         finally:
-            job.is_cancelled = True
+            _cancel(jobs)
 
     async def logprobs(self, prompt: Prompt, continuation: str) -> tuple[TokenLogprob, ...]:
         """Return the log-probability of every token of an answer that is given."""
@@ -150,6 +146,15 @@ class TransformersLLM:
         """
         self._require("hidden")
         return await self._prepare(self._hidden, prompt, layers)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text that these tokens of the model's stand for.
+
+        Raises:
+            OptionError: one of them is not the model's.
+        """
+        loaded, *_ = self._ready()
+        return text_of(self._where, loaded.tokenizer, tokens)
 
     async def aclose(self) -> None:
         """Stop decoding and free the model."""
@@ -171,7 +176,7 @@ class TransformersLLM:
         if capability not in self._offers:
             raise refuse(self.spec, capability, self._offers)
 
-    def _ready(self) -> tuple[LoadedModel, ChatFormat]:
+    def _ready(self) -> tuple[LoadedModel, ChatFormat, Formats]:
         with self._lock:
             if self._batcher.is_closing:
                 raise closed(self.spec)
@@ -193,30 +198,41 @@ class TransformersLLM:
                     template=options.prompt_template,
                     system=options.system,
                 )
-                self._loaded = model, chat
+                self._loaded = model, chat, Formats(self.spec, model)
             return self._loaded
 
-    def _job(self, prompt: Prompt) -> Job:
+    def _jobs(self, prompt: Prompt) -> list[Job]:
+        """Return one job an answer; each draws with a seed of its own."""
         if prompt.sampling.logprobs:
             self._require("logprobs")
-        loaded, chat = self._ready()
+        loaded, chat, formats = self._ready()
         ids = chat.encode(prompt)
         default = self.spec.limits.max_tokens or DEFAULT_MAX_TOKENS
-        sampling = prompt.limited(max_tokens=default).sampling
-        room = sampling.max_tokens or default
+        room = prompt.limited(max_tokens=default).sampling.max_tokens or 0
         if loaded.window is not None:
             room = min(room, loaded.window - len(ids))
-        text = TextBuilder(loaded.tokenizer, (*self.options.stop, *sampling.stop))
-        return Job(ids, replace(sampling, max_tokens=room), text)
+        jobs = []
+        for index in range(prompt.sampling.n):
+            sampling = replace(remaining(prompt, index, n=1).sampling, max_tokens=room)
+            text = TextBuilder(loaded.tokenizer, (*self.options.stop, *sampling.stop))
+            matcher = formats.matcher(prompt.extra.get("response_format"))
+            steering = steering_of(prompt.extra, matcher, len(loaded.tokenizer))
+            jobs.append(Job(ids, sampling, text, steering))
+        return jobs
 
     def _submit(self, job: Job) -> "Future[Generation]":
+        if not job.sampling.max_tokens:  # nothing may be said
+            job.finish_reason = "length"
+            done: Future[Generation] = Future()
+            done.set_result(job.generation())
+            return done
         # Prompts of similar length together: padding then at most doubles the work.
         return self._batcher.submit(job, key=max(SHORT_PROMPT, len(job.ids).bit_length()))
 
     def _decode(self, jobs: list[Job]) -> list[Generation | ComposerError]:
         wanted = [job for job in jobs if not job.is_cancelled]
         if wanted:
-            loaded, _ = self._ready()
+            loaded, *_ = self._ready()
             with computing(self.spec):
                 decode(loaded, wanted, lambda: self._batcher.is_closing)
         return [self._result(job) for job in jobs]
@@ -231,7 +247,7 @@ class TransformersLLM:
         return job.generation()
 
     def _score(self, prompt: Prompt, continuation: str) -> tuple[TokenLogprob, ...]:
-        loaded, chat = self._ready()
+        loaded, chat, _ = self._ready()
         ids = chat.encode(prompt)
         answer = loaded.tokenizer.encode(continuation, add_special_tokens=False)
         if not answer:
@@ -250,7 +266,7 @@ class TransformersLLM:
             return tuple(token_logprobs(loaded.tokenizer, output.logits[0, :-1], answer))
 
     def _hidden(self, prompt: Prompt, layers: Sequence[int]) -> FloatArray:
-        loaded, chat = self._ready()
+        loaded, chat, _ = self._ready()
         ids = torch.tensor([chat.encode(prompt)], device=loaded.model.device)
         with computing(self.spec):
             states = loaded.model.base_model(ids, output_hidden_states=True).hidden_states
@@ -261,3 +277,37 @@ class TransformersLLM:
             chosen = torch.stack([states[layer][0] for layer in layers])
             values: FloatArray = chosen.float().cpu().numpy()  # (layers, tokens, width)
             return values
+
+
+class _Pieces:
+    """Chunks of the answers of one call, from the thread that decodes to the loop that waits."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
+        self._queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        self._loop = loop
+        self._jobs = jobs
+        for index, job in enumerate(jobs):
+            job.emit = partial(self._emit, index)
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        for _ in self._jobs:
+            while (chunk := await self._queue.get()) is not None:
+                yield chunk
+
+    def end(self, _: object) -> None:
+        """Note that one of the answers is complete."""
+        self._post(None)
+
+    def _emit(self, index: int, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        self._post(Chunk(text, index=index, logprobs=logprobs or None))
+
+    def _post(self, chunk: Chunk | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, chunk)
+        except RuntimeError:  # The loop was closed: nobody listens any more.
+            _cancel(self._jobs)
+
+
+def _cancel(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.is_cancelled = True

@@ -25,7 +25,7 @@ def test_a_key_is_shown_once_listed_without_its_token_and_revoked(folder):
     key_id = token.split("-")[1]
     assert told.startswith(f"key {key_id} of alice")
     with closing(Spending(folder / "keys.db")) as spending:
-        spending.spend(key_id, 0.25, per="day")
+        spending.settle(spending.reserve(key_id, 0.25, budget=5, per="day"), 0.25)
     with closing(KeyStore(folder / "keys.db", fresh_seconds=0)) as store:
         assert store.authenticate(token).models == ("shaky",)
         table = ok("keys", "list", cwd=folder)

@@ -13,7 +13,14 @@ TABLES = [
     for module in (decision_log, feedback_store, key_store, spending)
     for table in module._METADATA.sorted_tables
 ]
-STATEMENTS = [spending._RESERVE, spending._SETTLE, spending._HOLD, spending._DROP, spending._DEAD]
+STATEMENTS = [
+    spending._RESERVE,
+    spending._SETTLE,
+    spending._HOLD,
+    spending._KEEP,
+    spending._DROP,
+    spending._DEAD,
+]
 
 
 @pytest.mark.parametrize("dialect", [postgresql, mysql], ids=["postgresql", "mysql"])

@@ -73,7 +73,7 @@ G = '"grader": {"type": "exact", "answers": ["x"]}'
         ),
         ('{"query": "a", "answer": 1, ' + G + "}", r":1: answer: stands beside a whole grader"),
         ('{"query": "a", "answer": NaN, "grader": "numeric"}', r":1: holds NaN"),
-        ('{"query": "a", "max_tokens": 0, ' + G + "}", r":1: max_tokens: 0 is below 1"),
+        ('{"query": "a", "max_tokens": -1, ' + G + "}", r":1: max_tokens: -1 is below 0"),
         ('{"query": "a", "max_tokens": "9", ' + G + "}", r":1: max_tokens: '9' is not a whole"),
         ('{"query": "a", "id": "", ' + G + "}", r":1: id: '' is not a name"),
         ('{"query": "a", "category": 3, ' + G + "}", r":1: category: 3 is not text"),

@@ -15,17 +15,18 @@ __all__ = ["COMPLETIONS"]
 
 _Text = Annotated[str, Field(pattern=r"\S")]
 _Texts = Annotated[list[_Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+_Tokens = Annotated[list[int], Field(min_length=1)]
+_TokenLists = Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
 class CreateCompletionRequest(Written):
-    """Texts to go on with; token ids are refused."""
+    """Texts to go on with; token ids need an expert whose tokenizer is here."""
 
-    prompt: _Text | _Texts
-    max_tokens: int | None = Field(TEXT_TOKENS, ge=1, le=MAX_TOKENS)
+    prompt: _Text | _Texts | _Tokens | _TokenLists
+    max_tokens: int | None = Field(TEXT_TOKENS, ge=0, le=MAX_TOKENS)
     echo: bool | None = Field(None, description="Repeat the prompt before the answer.")
-    best_of: int | None = Field(None, ge=0, le=1, description="More is refused.")
-    suffix: Literal[""] | None = Field(None, description="Refused.")
-    logprobs: None = Field(None, description="Refused.")
+    best_of: int | None = Field(None, ge=0, le=20, description="At least `n`; not streamed.")
+    logprobs: int | None = Field(None, ge=0, le=5)
 
 
 class TextLogprobs(Shape):

@@ -12,15 +12,17 @@ __all__ = ["EMBEDDINGS"]
 
 _Text = Annotated[str, Field(min_length=1)]
 _Texts = Annotated[list[_Text], Field(min_length=1, max_length=MAX_TEXTS)]
+_Tokens = Annotated[list[int], Field(min_length=1)]
+_TokenLists = Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
 class CreateEmbeddingRequest(Shape):
-    """Texts to embed; token ids are refused."""
+    """Texts to embed; token ids need a retriever whose tokenizer is here."""
 
     model: str = Field(description="A retriever.")
-    input: _Text | _Texts
+    input: _Text | _Texts | _Tokens | _TokenLists
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(None, ge=1, description="Only those that the retriever has.")
+    dimensions: int | None = Field(None, ge=1, description="No more than the retriever has.")
     input_type: Literal["query", "passage"] | None = Field(None, description="By default passage.")
 
 

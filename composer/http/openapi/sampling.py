@@ -23,9 +23,9 @@ class Written(Shape):
     """How an answer is written."""
 
     model: str = Field(description="A composition, an expert, or `auto`.")
-    n: int | None = Field(None, ge=1, le=MAX_ANSWERS, description="Answers; a stream has one.")
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS, description="Answers.")
+    max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)

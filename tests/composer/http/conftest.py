@@ -1,6 +1,8 @@
 """A real door over echo experts and a real upstream, and clients of it."""
 
+import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -31,6 +33,7 @@ experts:
 compositions:
   - {name: auto, experts: [cheap, lab/dear]}
   - {name: shaky, experts: [dead, cheap], baseline: dead}
+  - {name: mixed, experts: [cheap, far], baseline: cheap}
 """
 
 
@@ -77,10 +80,12 @@ def client(url):
 
 @pytest.fixture(scope="session")
 def free_port():
-    """Return a port that nobody listens on."""
+    """Return a port that nobody listens on, nor will: none of those that the system deals out."""
 
     def found():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            return listener.getsockname()[1]
+        for port in random.sample(range(20000, 29000), 100):
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return port
+        raise OSError("no port is free")
 
     return found

@@ -140,12 +140,39 @@ def test_the_openai_client_raises_on_a_cut_stream(client):
         next(stream)
 
 
-def test_n_answers_are_n_calls(client):
+def test_several_answers_are_one_completion(client):
     done = client.chat.completions.create(**ask(n=3))
     assert [(c.index, c.message.content) for c in done.choices] == [
         (i, "three little words") for i in range(3)
     ]
-    assert done.usage.completion_tokens == 9
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (3, 9)
+
+
+@pytest.mark.parametrize("model", ["cheap", "far"])
+def test_several_answers_stream_side_by_side(client, model):
+    chunks = [*client.chat.completions.create(**ask("one two", model=model, n=3), stream=True)]
+    assert len({chunk.id for chunk in chunks}) == 1
+    choices = [chunk.choices[0] for chunk in chunks]
+    for index in range(3):
+        mine = [choice for choice in choices if choice.index == index]
+        assert mine[0].delta.role == "assistant"
+        assert "".join(c.delta.content or "" for c in mine) == "one two"
+        assert [c.finish_reason for c in mine][-2:] == [None, "stop"]
+    spoken = [choice.index for choice in choices if choice.delta.content]
+    assert spoken == [0, 1, 2, 0, 1, 2]
+
+
+def test_an_unexpected_number_of_answers_is_never_given(client, upstream):
+    upstream.requests.clear()
+    fields = {"model": "far", "messages": [{"role": "user", "content": "once"}]}
+    done = client.chat.completions.create(**fields, n=3)
+    assert [c.message.content for c in done.choices] == ["one two"] * 3
+    assert [request.get("n") for request in upstream.requests] == [3, 2, None]
+    chunks = [*client.chat.completions.create(**fields, n=2, stream=True)]
+    texts = ["", ""]
+    for chunk in chunks:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == ["one two", "one two"]
 
 
 def test_one_of_n_answers_that_fails_fails_the_request(raw):
@@ -153,11 +180,13 @@ def test_one_of_n_answers_that_fails_fails_the_request(raw):
     assert (response.status_code, response.json()["error"]["code"]) == (503, "expert_unavailable")
 
 
-def test_n_calls_of_a_seeded_request_have_seeds_of_their_own(raw, upstream):
+def test_a_remote_expert_draws_several_answers_in_one_call(raw, upstream):
     upstream.requests.clear()
-    post(raw, model="far", n=3, seed=5)
-    assert sorted(request["seed"] for request in upstream.requests) == [5, 6, 7]
-    assert not any("n" in request for request in upstream.requests)
+    done = post(raw, "/v1/chat/completions", model="far", n=3, seed=5).json()
+    (request,) = upstream.requests
+    assert (request["n"], request["seed"]) == (3, 5)
+    assert len(done["choices"]) == 3
+    assert done["usage"]["prompt_tokens"] == 5
 
 
 def test_sampling_reaches_the_expert(raw):
@@ -234,19 +263,79 @@ def test_the_answer_to_a_tool_call_is_passed_on(client, upstream):
 
 def test_logprobs_have_openais_shape(client):
     done = client.chat.completions.create(
-        model="far", messages=[{"role": "user", "content": "hi"}], logprobs=True
+        model="far",
+        messages=[{"role": "user", "content": "hi"}],
+        logprobs=True,
+        top_logprobs=2,
     )
     (entry,) = done.choices[0].logprobs.content
     assert (entry.token, entry.logprob, entry.bytes) == ("one", -0.5, list(b"one"))
-    assert entry.top_logprobs == []
+    assert [(t.token, t.logprob) for t in entry.top_logprobs] == [("one", -0.5), ("other", -1.5)]
 
 
-def test_an_expert_that_has_no_logprobs_refuses_them(raw):
-    response = post(raw, logprobs=True)
-    assert (response.status_code, response.json()["error"]["code"]) == (
-        400,
-        "unsupported_parameter",
+@pytest.mark.parametrize("model", ["cheap", "far"])
+def test_a_streamed_chunk_has_the_logprobs_of_its_own_tokens(client, model):
+    stream = client.chat.completions.create(
+        **ask("one two", model=model, n=2), stream=True, logprobs=True
     )
+    told = {0: [], 1: []}
+    for chunk in stream:
+        (choice,) = chunk.choices
+        if choice.logprobs is not None:
+            tokens = [entry.token for entry in choice.logprobs.content]
+            assert "".join(tokens) == choice.delta.content
+            told[choice.index] += tokens
+        else:
+            assert not choice.delta.content
+    assert told == {0: ["one", " two"], 1: ["one", " two"]}
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+
+def test_a_turn_that_is_only_an_image_goes_to_experts_that_could_see_it(raw, upstream):
+    upstream.requests.clear()
+    body = {"model": "far", "messages": [{"role": "user", "content": [IMAGE]}]}
+    assert raw.post("/v1/chat/completions", json=body).status_code == 200
+    assert upstream.requests[0]["messages"] == body["messages"]
+    refused = raw.post("/v1/chat/completions", json={**body, "model": "cheap"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert "image_url" in refused.json()["error"]["message"]
+
+
+def test_a_conversation_may_have_no_user_turn(client):
+    messages = [{"role": "developer", "content": "say it"}]
+    done = client.chat.completions.create(model="cheap", messages=messages)
+    assert done.choices[0].message.content == "say it"
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"tools": TOOLS}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "writes no other format"),
+        ({"a_key_of_tomorrow": 1}, "a_key_of_tomorrow"),
+    ],
+)
+def test_an_expert_of_this_process_does_what_is_asked_or_refuses(raw, fields, word):
+    error = post(raw, **fields).json()["error"]
+    assert error["code"] == "unsupported_parameter"
+    assert word in error["message"]
+
+
+def test_a_composition_asks_an_expert_that_can(raw, upstream):
+    upstream.requests.clear()
+    answer = post(raw, model="mixed", tools=TOOLS)
+    assert answer.headers["x-composer-expert"] == "far"
+    assert upstream.requests[0]["tools"] == TOOLS
+
+
+def test_no_tokens_may_be_asked_for(raw):
+    choice = post(raw, max_tokens=0).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
 
 
 def test_retry_after_of_a_busy_expert_is_forwarded(client):

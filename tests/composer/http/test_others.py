@@ -39,8 +39,10 @@ def test_base64_is_little_endian_float32(raw):
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
-        ({"input": [1, 2, 3]}, 400, "unsupported_value"),
-        ({"input": [[1, 2], [3]]}, 400, "unsupported_value"),
+        ({"input": [1, 2, 3]}, 400, "unsupported_parameter"),
+        ({"input": [[1, 2], [3]]}, 400, "unsupported_parameter"),
+        ({"input": [[1], []]}, 400, "invalid_type"),
+        ({"input": [1, "a"]}, 400, "invalid_type"),
         ({"input": []}, 400, "empty_array"),
         ({"input": ""}, 400, "invalid_value"),
         ({"input": None}, 400, "missing_required_parameter"),
@@ -48,7 +50,7 @@ def test_base64_is_little_endian_float32(raw):
         ({"encoding_format": "hex"}, 400, "invalid_value"),
         ({"encoding_format": ""}, 400, "invalid_value"),
         ({"dimensions": 0}, 400, "integer_below_min_value"),
-        ({"dimensions": 8}, 400, "unsupported_parameter"),
+        ({"dimensions": 17}, 400, "unsupported_parameter"),
         ({"input_type": "song"}, 400, "invalid_value"),
         ({"model": "wrods"}, 404, "model_not_found"),
         ({"model": "cheap"}, 404, "model_not_found"),
@@ -62,6 +64,22 @@ def test_what_cannot_be_embedded_is_refused(raw, fields, status, code):
 def test_the_retrievers_own_dimensions_may_be_said(raw):
     fields = {"model": "words", "input": "x", "dimensions": 16, "input_type": "query"}
     assert raw.post("/v1/embeddings", json=fields).status_code == 200
+
+
+@pytest.mark.parametrize("dimensions", [1, 8, 5])
+def test_fewer_dimensions_are_still_unit_vectors(client, dimensions):
+    done = client.embeddings.create(model="words", input=["one", "two"], dimensions=dimensions)
+    x = np.float32([d.embedding for d in done.data])
+    assert x.shape == (2, dimensions)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-6)
+
+
+def test_fewer_buckets_are_those_of_a_smaller_retriever(client):
+    done = client.embeddings.create(model="words", input=["one", "two"], dimensions=8)
+    whole = embedded(["one", "two"])
+    folded = whole[:, :8] + whole[:, 8:]
+    folded /= np.linalg.norm(folded, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.float32([d.embedding for d in done.data]), folded, rtol=1e-5)
 
 
 # -- completions --------------------------------------------------------------------------------
@@ -91,17 +109,77 @@ def test_a_text_completion_streams(client):
     assert (last.choices, last.usage.total_tokens) == ([], 6)
 
 
+def test_several_prompts_stream_side_by_side(client):
+    stream = client.completions.create(
+        model="cheap",
+        prompt=["a b", "c d e"],
+        n=2,
+        echo=True,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = stream
+    assert len({chunk.id for chunk in chunks}) == 1
+    texts = dict.fromkeys(range(4), "")
+    for chunk in chunks:
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert [*texts.values()] == ["a ba b", "a ba b", "c d ec d e", "c d ec d e"]
+    assert [c.choices[0].finish_reason for c in chunks].count("stop") == 4
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (5, 10)
+
+
+def test_a_stream_of_empty_answers_ends_well(client):
+    chunks = [
+        *client.completions.create(model="cheap", prompt=["a", "b"], max_tokens=0, stream=True)
+    ]
+    assert [c.choices[0].finish_reason for c in chunks if c.choices[0].finish_reason] == [
+        "length",
+        "length",
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_of_several_prompts_that_fails_fails_the_request(client, stream):
+    with pytest.raises(openai.APIError):
+        list(client.completions.create(model="dead", prompt=["a", "b"], stream=stream))
+
+
+def test_text_logprobs_have_the_older_shape(client):
+    done = client.completions.create(model="cheap", prompt="a b", logprobs=1, echo=True)
+    told = done.choices[0].logprobs
+    assert (told.tokens, told.token_logprobs) == (["a", " b"], [0.0, 0.0])
+    assert told.top_logprobs == [{"a": 0.0}, {" b": 0.0}]
+    assert [done.choices[0].text[offset:] for offset in told.text_offset] == ["a b", " b"]
+    chunks = [*client.completions.create(model="cheap", prompt="a b", logprobs=0, stream=True)]
+    found = [c.choices[0].logprobs for c in chunks if c.choices[0].logprobs]
+    assert [(one.tokens, one.text_offset, one.top_logprobs) for one in found] == [
+        (["a"], [0], None),
+        ([" b"], [1], None),
+    ]
+
+
+def test_best_of_counts_all_that_were_drawn(client):
+    done = client.completions.create(model="cheap", prompt="a b", best_of=5, n=2)
+    assert [c.text for c in done.choices] == ["a b", "a b"]
+    assert done.choices[0].logprobs is None
+    assert done.usage.completion_tokens == 10
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
-        ({"prompt": [1, 2]}, "unsupported_value", "prompt"),
-        ({"prompt": [[1], [2]]}, "unsupported_value", "prompt"),
+        ({"prompt": [1, 2]}, "unsupported_parameter", None),
+        ({"prompt": [[1], [2]]}, "unsupported_parameter", None),
+        ({"model": "auto", "prompt": [1, 2]}, "unsupported_parameter", None),
+        ({"model": "far", "prompt": [1, 2]}, "unsupported_parameter", None),
+        ({"prompt": [[1], ["a"]]}, "invalid_type", "prompt"),
         ({"prompt": []}, "empty_array", "prompt"),
         ({"prompt": ""}, "invalid_value", "prompt"),
-        ({"suffix": "x"}, "unsupported_parameter", "suffix"),
-        ({"logprobs": 2}, "unsupported_parameter", "logprobs"),
-        ({"best_of": 2}, "unsupported_parameter", "best_of"),
-        ({"prompt": ["a", "b"], "stream": True}, "unsupported_parameter", "stream"),
+        ({"prompt": ["a"] * 129}, "array_above_max_length", "prompt"),
+        ({"model": "far", "suffix": "x"}, "unsupported_parameter", None),
+        ({"logprobs": 6}, "integer_above_max_value", "logprobs"),
+        ({"best_of": 2, "n": 3}, "invalid_value", "best_of"),
+        ({"best_of": 2, "stream": True}, "invalid_value", "best_of"),
     ],
 )
 def test_what_a_chat_of_one_turn_cannot_do_is_refused(client, fields, code, param):
@@ -110,13 +188,23 @@ def test_what_a_chat_of_one_turn_cannot_do_is_refused(client, fields, code, para
     assert (raised.value.code, raised.value.param) == (code, param)
 
 
+def test_no_completion_is_kept(client):
+    assert list(client.chat.completions.list()) == []
+    done = client.chat.completions.create(
+        model="cheap", messages=[{"role": "user", "content": "hello"}], store=True
+    )
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(done.id)
+
+
 # -- models, decisions, feedback, state ---------------------------------------------------------
 
 
 def test_models_are_compositions_and_experts(client):
     listed = client.models.list().data
     assert [m.id for m in listed] == [
-        "auto", "shaky", "cheap", "lab/dear", "dead", "cut", "slow", "far", "far-busy", "words",
+        "auto", "shaky", "mixed",
+        "cheap", "lab/dear", "dead", "cut", "slow", "far", "far-busy", "words",
     ]  # fmt: skip
     for one in listed:
         assert client.models.retrieve(one.id) == one

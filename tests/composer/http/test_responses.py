@@ -137,7 +137,8 @@ def test_a_stream_ends_with_what_a_whole_response_is(raw, model, text):
             item.pop("id")
         return kept
 
-    fields = {"model": model, "input": text, "tools": [WEATHER], "max_output_tokens": 9}
+    fields = {"model": model, "input": text, "max_output_tokens": 9}
+    fields |= {"tools": [WEATHER]} if model == "far" else {}
     whole = post(raw, **fields).json()
     assert told(events(post(raw, **fields, stream=True))[-1]["response"]) == told(whole)
 

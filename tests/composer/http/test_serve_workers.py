@@ -57,6 +57,11 @@ class Server:
     def registry(self):
         return self.client.get("/admin/registry").json()
 
+    def settled(self):
+        """The workers of the experts of `FILE`, once those of others have ended."""
+        until(lambda: len(self.workers()) == 4, seconds=60)
+        return self.workers()
+
     def workers(self):
         """The processes that run experts on this server's cluster."""
         return {pid for pid in descendants(self.process.pid) if "_ExpertActor" in title(pid)}
@@ -73,7 +78,6 @@ def server(file, tmp_path_factory):
     path.write_text(file)
     server = Server(path)
     with server.process, server.client:
-        until(lambda: len(server.workers()) == 4, seconds=60)
         yield server
         server.process.kill()
 
@@ -109,7 +113,7 @@ def test_a_client_that_hangs_up_ends_the_call_of_the_worker(server, upstream, st
 
 
 def test_an_edit_keeps_the_workers_of_experts_that_did_not_change(server, file):
-    before = server.workers()
+    before = server.settled()
     server.edit(file + "  - {name: owl, kind: llm, backend: echo, model: echo}\n")
     assert words(server.say("owl")) == "hello there"
     assert server.workers() > before
@@ -155,7 +159,7 @@ def load_on(server, pool):
 @pytest.fixture
 def victim(server, file):
     """The process of an expert ``hero`` that thinks for 1.5 s, and nobody else's."""
-    others = server.workers()
+    others = server.settled()
     hero = "  - {name: hero, kind: llm, backend: echo, model: echo, options: {delay: 1.5}}\n"
     server.edit(file + hero)
     until(lambda: len(server.workers()) > len(others), seconds=60)
@@ -193,7 +197,7 @@ def test_a_stream_begins_again_where_its_worker_is_killed_before_its_first_piece
 
 
 def test_a_stream_whose_worker_is_killed_in_its_middle_ends_with_a_typed_error(server, upstream):
-    everybody = server.workers()
+    everybody = server.settled()
     body = {"model": "far", "messages": [{"role": "user", "content": "stall"}], "stream": True}
     with server.client.stream("POST", "/v1/chat/completions", json=body) as response:
         lines = response.iter_lines()

@@ -20,7 +20,8 @@ CALL = {
 class Upstream:
     """Remembers what it was asked, and how often a client left before its answer.
 
-    "wait" is answered once ``is_released``; "hang" and the end of "stall" never are.
+    "wait" is answered once ``is_released``; "hang" and the end of "stall" never are. "once" gets
+    one answer, however many are asked for, as from servers that know no ``n``.
     """
 
     is_released: bool = True
@@ -43,6 +44,7 @@ class Upstream:
         self.requests.append(request)
         self.headers.append({n.decode(): v.decode("latin-1") for n, v in scope["headers"]})
         asked = request["messages"][-1]["content"]
+        asked = asked if isinstance(asked, str) else "picture"
         if asked == "hang":
             await self._hang(receive)
         elif asked == "busy":
@@ -53,7 +55,7 @@ class Upstream:
             said = f"key {self.headers[-1].get('authorization')} may not ask {asked}"
             await _send(send, 401, {"error": {"message": said}})
         elif request["stream"]:
-            await self._stream(asked, receive, send)
+            await self._stream(asked, request, receive, send)
         else:
             await self._wait(asked)
             await _send(send, 200, _whole(asked, request))
@@ -71,7 +73,9 @@ class Upstream:
             await asyncio.sleep(0.01)
         self.waiting -= asked == "wait"
 
-    async def _stream(self, asked: str, receive: Receive, send: Send) -> None:
+    async def _stream(
+        self, asked: str, request: dict[str, Any], receive: Receive, send: Send
+    ) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         pieces: list[dict[str, Any]] = [{"role": "assistant"}]
@@ -82,14 +86,20 @@ class Upstream:
         else:
             pieces += [{"content": "one"}, {"content": " two"}]
         for piece in pieces:
-            await _event(send, {"choices": [{"index": 0, "delta": piece}]})
+            for index in _indices(asked, request):
+                choice = {"index": index, "delta": piece, "logprobs": None}
+                if request.get("logprobs") and "content" in piece:
+                    choice["logprobs"] = {"content": [_entry(piece["content"], request)]}
+                await _event(send, {"choices": [choice]})
         if asked == "stall":
             await self._hang(receive)
             return
         await self._wait(asked)
         if asked != "cut":
             reason = "tool_calls" if asked == "tool" else "stop"
-            await _event(send, {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+            for index in _indices(asked, request):
+                end = {"index": index, "delta": {}, "finish_reason": reason}
+                await _event(send, {"choices": [end]})
             usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
             await _event(send, {"choices": [], "usage": usage})
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
@@ -103,14 +113,23 @@ def _whole(asked: str, request: dict[str, Any]) -> dict[str, Any]:
     if is_call:
         message["tool_calls"] = [CALL]
     choice: dict[str, Any] = {
-        "index": 0,
         "message": message,
         "finish_reason": "tool_calls" if is_call else "stop",
     }
     if request.get("logprobs"):
-        choice["logprobs"] = {"content": [{"token": "one", "logprob": -0.5}]}
+        choice["logprobs"] = {"content": [_entry("one", request)]}
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-    return {"choices": [choice], "usage": usage}
+    choices = [{**choice, "index": index} for index in _indices(asked, request)]
+    return {"choices": choices, "usage": usage}
+
+
+def _indices(asked: str, request: dict[str, Any]) -> range:
+    return range(1 if asked == "once" else request.get("n") or 1)
+
+
+def _entry(token: str, request: dict[str, Any]) -> dict[str, Any]:
+    top = [{"token": token, "logprob": -0.5}, {"token": "other", "logprob": -1.5}]
+    return {"token": token, "logprob": -0.5, "top_logprobs": top[: request.get("top_logprobs", 0)]}
 
 
 async def _event(send: Send, value: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from experts_registry.errors import (
     OffersError,
 )
 from experts_registry.testing import check_llm
-from experts_registry.types import Prompt
+from experts_registry.types import Message, Prompt
 
 
 def ask(llm, text, **sampling):
@@ -77,6 +77,61 @@ def test_a_prompt_longer_than_the_context_window_is_refused(spec):
         ask(EchoLLM(spec("echo", context_window=3)), "one two three")
 
 
-def test_logprobs_are_not_offered(spec):
+def test_logprobs_are_offered_unless_the_file_says_otherwise(spec):
+    found = ask(EchoLLM(spec("echo")), "hello you", logprobs=True, top_logprobs=1).logprobs
+    assert [(entry.token, entry.logprob) for entry in found] == [("hello", 0.0), (" you", 0.0)]
+    assert [entry.top[0].token for entry in found] == ["hello", " you"]
     with pytest.raises(OffersError, match="does not offer logprobs, only text"):
-        ask(EchoLLM(spec("echo")), "hello", logprobs=True)
+        ask(EchoLLM(spec("echo", offers=["text"])), "hello", logprobs=True)
+
+
+def test_several_answers_are_counted_together(spec):
+    llm = EchoLLM(spec("echo"))
+    answer = ask(llm, "one two", n=3)
+    assert [choice.text for choice in answer.choices] == ["one two"] * 3
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 6)
+
+
+def asking(**extra):
+    return Prompt((Message("user", "hello"),), extra=extra)
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"tools": TOOLS},
+        {"tools": TOOLS, "tool_choice": "auto"},
+        {"functions": [{"name": "f"}]},
+        {"tool_choice": "required"},
+        {"modalities": ["text", "audio"]},
+        {"web_search_options": {}, "tool_choice": "auto"},
+        {"moderation": {"model": "m", "policy": {"input": {"mode": "block"}}}},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        {"a_key_of_tomorrow": 1},
+    ],
+)
+def test_what_it_cannot_do_is_refused_and_not_ignored(spec, extra):
+    with pytest.raises(OffersError):
+        ask(EchoLLM(spec("echo")), asking(**extra))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"tools": TOOLS, "tool_choice": "none"},
+        {"tools": [], "functions": None},
+        {"response_format": {"type": "text"}, "user": "me", "metadata": {"a": "b"}},
+        {"logit_bias": {"5": 3}, "presence_penalty": 1.5},
+    ],
+)
+def test_what_changes_nothing_is_taken(spec, extra):
+    assert ask(EchoLLM(spec("echo")), asking(**extra)).text == "hello"
+
+
+def test_a_reply_that_is_a_json_object_may_be_asked_for_as_one(spec):
+    llm = EchoLLM(spec("echo", options={"reply": '{"a": 1}'}))
+    assert ask(llm, asking(response_format={"type": "json_object"})).text == '{"a": 1}'

@@ -1,6 +1,7 @@
 """Against a real local server with scripted faults."""
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -124,7 +125,10 @@ def refuse(status, error="no", **headers):
 
 
 def stream(*parts):
-    lines = [p if isinstance(p, bytes) else f"data: {json.dumps(p)}\n\n".encode() for p in parts]
+    lines = [
+        p if isinstance(p, bytes | threading.Event) else f"data: {json.dumps(p)}\n\n".encode()
+        for p in parts
+    ]
     return 200, {"content-type": "text/event-stream; charset=utf-8"}, lines
 
 
@@ -243,7 +247,7 @@ def test_logprobs_are_asked_for_and_read(llm, server):
     value = json.loads(body[0])
     value["choices"][0]["logprobs"] = {"content": [{"token": "Pa", "logprob": -0.5, "bytes": []}]}
     server.replies = [(status, headers, [json.dumps(value).encode()])]
-    assert ask(llm(), logprobs=True).logprobs == (TokenLogprob("Pa", -0.5),)
+    assert ask(llm(), logprobs=True).logprobs == (TokenLogprob("Pa", -0.5, ()),)
     assert server.requests[0]["logprobs"] is True
 
 
@@ -557,6 +561,57 @@ def test_connections_are_used_again(llm, server):
 
     asyncio.run(calls())
     assert len(set(ports)) == 1
+
+
+def packed(body):
+    status, headers, [plain] = reply()
+    return status, {**headers, "content-encoding": "gzip"}, [body(plain)]
+
+
+def test_a_compressed_answer_is_read_and_a_broken_one_is_told(llm, server):
+    server.replies = [packed(gzip.compress), packed(lambda plain: b"no gzip" + plain)]
+    assert ask(llm()).text == "Paris."
+    with pytest.raises(ExpertReplyError, match="cannot be decoded"):
+        ask(llm())
+
+
+def test_no_redirect_is_followed_and_no_cookie_kept(llm, server):
+    cookie = {"set-cookie": "who=alice; path=/"}
+    server.replies = [reply(headers=cookie), refuse(307, location=f"{server.url}/elsewhere")]
+
+    async def calls():
+        expert = llm()
+        await expert.generate(Prompt.of("a"))
+        with pytest.raises(ExpertReplyError, match="HTTP 307"):
+            await expert.generate(Prompt.of("b"))
+        await expert.aclose()
+
+    asyncio.run(calls())
+    assert len(server.headers) == 2
+    assert not any("cookie" in map(str.lower, headers) for _, headers in server.headers)
+
+
+def test_a_call_that_gets_no_connection_in_time_is_busy(llm, server):
+    server.replies = [stream(delta(content="Par"), server.released)]
+
+    async def calls():
+        expert = llm(options={"timeout": 0.5}, limits={"concurrency": 1})
+        first = expert.stream(Prompt.of("a"))
+        await anext(first)
+        with pytest.raises(ExpertBusyError, match="all connections are in use"):
+            await expert.generate(Prompt.of("b"))
+        await first.aclose()
+        await expert.aclose()
+
+    asyncio.run(calls())
+
+
+def test_a_proxy_of_the_environment_is_asked(llm, server, monkeypatch):
+    server.replies = [reply()]
+    monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert ask(llm(options={"base_url": "http://far.invalid/v1"})).text == "Paris."
+    assert server.headers[0][0] == "http://far.invalid/v1/chat/completions"
 
 
 def test_a_call_after_its_loop_ended_opens_a_new_connection(llm, server):

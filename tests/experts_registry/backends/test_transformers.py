@@ -1,6 +1,7 @@
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -225,7 +226,7 @@ def test_cancelling_stops_the_decode(llm):
         stream = expert.stream(Prompt.of("a", max_tokens=200))
         await anext(stream)
         await stream.aclose()
-        job = await asyncio.to_thread(expert._job, Prompt.of("b", max_tokens=200))
+        (job,) = await asyncio.to_thread(expert._jobs, Prompt.of("b", max_tokens=200))
         future = expert._submit(job)
         job.is_cancelled = True
         await asyncio.wait([asyncio.wrap_future(future)])
@@ -357,3 +358,137 @@ def test_a_gpu_answers_as_the_cpu_does(llm):
     assert ask(on_gpu).text == ask(llm(options={"device": "cpu"})).text
     sampled = [ask(llm(options={"device": "cuda"}), temperature=1.0, seed=1) for _ in range(2)]
     assert sampled[0].text == sampled[1].text
+
+
+# -- several answers, logprobs, formats ---------------------------------------------------------
+
+
+def with_format(response_format, text="Paris?", **sampling):
+    prompt = Prompt.of(text, **sampling)
+    return replace(prompt, extra={"response_format": response_format})
+
+
+def streamed(llm, prompt):
+    async def read(expert):
+        return [chunk async for chunk in expert.stream(prompt)]
+
+    return run(llm, read)
+
+
+def test_each_of_several_answers_has_a_seed_of_its_own(llm):
+    hot = {"temperature": 1.5, "max_tokens": 8}
+    together = ask(llm(), seed=3, n=3, **hot)
+    alone = [ask(llm(), seed=seed, **hot) for seed in (3, 4, 5)]
+    assert [c.text for c in together.choices] == [answer.text for answer in alone]
+    assert len({c.text for c in together.choices}) == 3
+    assert together.usage.prompt_tokens == alone[0].usage.prompt_tokens
+    assert together.usage.completion_tokens == sum(a.usage.completion_tokens for a in alone)
+
+
+def test_the_likeliest_tokens_are_told_beside_each(llm):
+    for entry in ask(llm(), logprobs=True, top_logprobs=3, max_tokens=5).logprobs:
+        values = [other.logprob for other in entry.top]
+        assert values == sorted(values, reverse=True)
+        assert entry.logprob == pytest.approx(values[0])  # it is greedy
+        assert len(values) == 3
+
+
+def test_a_stream_tells_each_logprob_with_the_piece_that_ends_its_token(llm):
+    *pieces, last = streamed(llm(), Prompt.of("Paris?", logprobs=True, max_tokens=12, n=2))
+    for index, choice in enumerate(last.generation.choices):
+        mine = [p for p in pieces if p.index == index]
+        told = [entry for p in mine for entry in p.logprobs or ()]
+        assert tuple(told) == choice.logprobs
+        assert "".join(p.text for p in mine) == choice.text
+
+
+def test_no_tokens_are_an_empty_answer(llm):
+    answer = ask(llm(), max_tokens=0)
+    assert (answer.text, answer.finish_reason) == ("", "length")
+    assert answer.usage.completion_tokens == 0 < answer.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_json_object_is_one_even_from_a_model_that_talks_at_random(llm, seed):
+    prompt = with_format({"type": "json_object"}, temperature=2.0, seed=seed, max_tokens=200)
+    answer = run(llm(), lambda e: e.generate(prompt))
+    if answer.finish_reason == "stop":
+        assert isinstance(json.loads(answer.text), dict)
+    else:  # it rambled on inside a string, but never left the format
+        assert answer.text.lstrip().startswith("{")
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Oslo", "Rome"]}, "size": {"type": "boolean"}},
+    "required": ["city", "size"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_schema_is_kept_to(llm, seed):
+    wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}}
+    prompt = with_format(wanted, temperature=2.0, seed=seed, max_tokens=120)
+    answer = run(llm(), lambda e: e.generate(prompt))
+    assert answer.finish_reason == "stop"
+    place = json.loads(answer.text)
+    assert place.keys() == SCHEMA["properties"].keys()
+    assert place["city"] in ("Oslo", "Rome")
+    assert isinstance(place["size"], bool)
+
+
+def test_a_row_with_a_format_leaves_the_others_of_its_batch_alone(llm):
+    expert = llm(options={"window": 0.2})
+    plain = Prompt.of("Paris?")
+
+    async def both(e):
+        return await asyncio.gather(
+            e.generate(with_format({"type": "json_object"})), e.generate(plain)
+        )
+
+    assert run(expert, both)[1].text == ask(llm()).text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"type": "yaml"}, "is not one of text, json_object, json_schema"),
+        ({"type": "json_schema"}, "has no schema"),
+        ({"type": "json_schema", "json_schema": {"schema": {"not": {}}}}, "cannot be kept to"),
+    ],
+)
+def test_a_format_that_cannot_be_kept_to_is_refused(llm, wanted, message):
+    with pytest.raises(OffersError, match=message):
+        run(llm(), lambda e: e.generate(with_format(wanted)))
+
+
+def test_a_bias_forbids_and_a_penalty_discourages(llm, tokenizer):
+    favourite = tokenizer.encode(ask(llm(), max_tokens=1).text)[0]
+    greedy = Prompt.of("Paris?", max_tokens=1, logprobs=True)
+    first = run(llm(), lambda e: e.generate(greedy)).logprobs[0].token
+    forbidden = replace(greedy, extra={"logit_bias": {str(favourite): -100}})
+    assert run(llm(), lambda e: e.generate(forbidden)).logprobs[0].token != first
+
+    def repeated(**extra):
+        prompt = replace(Prompt.of("Paris?", max_tokens=24, logprobs=True), extra=extra)
+        tokens = [entry.token for entry in run(llm(), lambda e: e.generate(prompt)).logprobs]
+        return len(tokens) - len(set(tokens))
+
+    assert repeated(frequency_penalty=2.0, presence_penalty=2.0) < repeated()
+
+
+@pytest.mark.parametrize(
+    "extra", [{"logit_bias": {"foo": 1}}, {"logit_bias": {"3": 101}}, {"presence_penalty": "much"}]
+)
+def test_a_bias_or_penalty_that_is_none_is_refused(llm, extra):
+    prompt = replace(Prompt.of("Paris?"), extra=extra)
+    with pytest.raises(OptionError):
+        run(llm(), lambda e: e.generate(prompt))
+
+
+def test_tokens_become_their_text(llm, tokenizer):
+    expert = llm()
+    assert expert.detokenize(tokenizer.encode("the capital é🙂")) == "the capital é🙂"
+    with pytest.raises(OptionError, match="is no token id of its tokenizer"):
+        expert.detokenize([10**6])
