@@ -172,3 +172,12 @@ def test_status_counts_calls_in_flight():
         found = one.run(busy())
         assert (found.waiting, found.breaker) == (2, "closed")
         assert one.status()["slow"].in_flight == 0
+
+
+def test_deployments_of_one_model_share_the_load():
+    two = expert("one", reply="x"), expert("two", reply="x"), expert("other", reply="y")
+    with composer(*two) as one:
+        experts = [one.query("hello").expert for _ in range(6)]
+        assert experts.count("one") == experts.count("two") == 3
+        decision = one.route("hello")
+        assert "of 2 with the same model the least busy" in decision.reason
