@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ray
 from ray.exceptions import RayError
@@ -12,15 +12,24 @@ from ray.exceptions import RayError
 from experts_registry.errors import CapacityError
 from experts_registry.schema import ExpertSpec
 
-__all__ = ["join", "leave"]
+__all__ = ["is_alone", "join", "leave"]
 
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 256 * 2**20  # answers are small; weights are mapped from files
 FREE_SECONDS = 5.0  # how long workers that were just stopped take to give back what they reserved
 
+_Unit = tuple[str, str, str, int]  # Ray's name, ours, the field of `Resources`, how much is one
+_UNITS: tuple[_Unit, ...] = (
+    ("GPU", "GPUs", "gpus", 1),
+    ("memory", "GiB of memory", "memory_gb", 2**30),
+)
+# Of a cluster of several machines only: on this one alone, experts share the cores.
+_CPUS: _Unit = ("CPU", "CPUs", "cpus", 1)
+
 _lock = threading.Lock()
-_sharing = 0  # users of the cluster that was started here
+_sharing = 0  # users of the cluster that was started or joined here
+_is_alone = False
 
 
 def join(experts: Mapping[str, ExpertSpec]) -> bool:
@@ -40,7 +49,7 @@ def join(experts: Mapping[str, ExpertSpec]) -> bool:
         is_ours = _sharing > 0
         if not ray.is_initialized():
             try:
-                _in_a_lasting_thread(lambda: _start(experts))
+                _in_a_lasting_thread(_start)
             except (ConnectionError, OSError, RuntimeError, ValueError, RayError) as error:
                 raise CapacityError(
                     f"workers: Ray does not start: {' '.join(str(error).split())[:300]}; mend or "
@@ -49,7 +58,7 @@ def join(experts: Mapping[str, ExpertSpec]) -> bool:
             is_ours = True
         _sharing += is_ours
     try:
-        _require_capacity(experts)
+        _require_capacity(experts, _UNITS if is_alone() else (*_UNITS, _CPUS))
     except CapacityError:
         if is_ours:
             leave()
@@ -59,31 +68,34 @@ def join(experts: Mapping[str, ExpertSpec]) -> bool:
 
 def leave() -> None:
     """Stop the cluster that was started here if nobody else in this process uses it."""
-    global _sharing
+    global _is_alone, _sharing
     with _lock:
         _sharing -= 1
         if _sharing == 0:
             ray.shutdown()
+            _is_alone = False
 
 
-def _start(experts: Mapping[str, ExpertSpec]) -> None:
+def is_alone() -> bool:
+    """Tell whether the cluster is this machine, for this process: CPUs are not reserved there."""
+    return _is_alone
+
+
+def _start() -> None:
+    global _is_alone
     if (address := os.environ.get("RAY_ADDRESS")) is not None:
         # Said aloud, because Ray tries a dead address for minutes.
         logger.warning("connecting to the Ray cluster at RAY_ADDRESS=%s", address)
         ray.init(log_to_driver=False, logging_level="ERROR")
         return
-    needed = sum(s.resources.cpus * s.resources.replicas for s in experts.values())
-    cores = os.cpu_count() or 1
-    if needed > cores:
-        logger.info("experts reserve %g CPUs, this machine has %d: they will share", needed, cores)
     ray.init(
         address="local",
-        num_cpus=max(cores, int(-(-needed // 1))),
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=OBJECT_STORE_BYTES,
     )
+    _is_alone = True
 
 
 def _in_a_lasting_thread(start: Callable[[], None]) -> None:
@@ -111,25 +123,22 @@ def _in_a_lasting_thread(start: Callable[[], None]) -> None:
         raise failure[0]
 
 
-def _require_capacity(experts: Mapping[str, ExpertSpec]) -> None:
+def _require_capacity(experts: Mapping[str, ExpertSpec], units: Sequence[_Unit]) -> None:
     """Refuse what Ray would wait for without end."""
     end = time.monotonic() + FREE_SECONDS
-    while (lack := _lacking(experts, ray.available_resources())) and time.monotonic() < end:
+    while (lack := _lacking(experts, ray.available_resources(), units)) and time.monotonic() < end:
         time.sleep(0.2)
     if lack:
         raise CapacityError(f"workers: {lack}")
 
 
-def _lacking(experts: Mapping[str, ExpertSpec], free: Mapping[str, float]) -> str:
+def _lacking(
+    experts: Mapping[str, ExpertSpec], free: Mapping[str, float], units: Sequence[_Unit]
+) -> str:
     """Say what of the cluster does not suffice, or nothing."""
-    for key, what, field in (
-        ("GPU", "GPUs", "gpus"),
-        ("CPU", "CPUs", "cpus"),
-        ("memory", "GiB of memory", "memory_gb"),
-    ):
-        unit = 2**30 if key == "memory" else 1
+    for key, what, field, size in units:
         need = sum(getattr(s.resources, field) * s.resources.replicas for s in experts.values())
-        have = free.get(key, 0.0) / unit
+        have = free.get(key, 0.0) / size
         if need > have + 1e-6:
             return (
                 f"the experts reserve {need:g} {what}, the cluster has {have:g} free; lower "

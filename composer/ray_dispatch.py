@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
-from uuid import uuid4
 
 # Before ray is imported: it reads these once.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -19,6 +18,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from composer import ray_cluster
 from composer.dispatch import LocalDispatcher, deadline, timed
+from composer.ray_worker import Crew, Replica
 from composer.status import Tier
 from experts_registry.errors import ComposerError, ExpertUnavailableError, unknown_name
 from experts_registry.schema import ExpertSpec
@@ -28,8 +28,6 @@ __all__ = ["RayDispatcher"]
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.03  # an item costs Ray about a millisecond: send a few tokens at a time
-IN_FLIGHT = 1000  # calls that an actor accepts at once; its backend batches or queues them
 CLOSE_SECONDS = 10.0  # how long closing waits for calls in flight to end
 RESTART_SECONDS = 120.0  # how long a call waits for its worker to come back ...
 DEAD_SECONDS = 5.0  # ... and how long where Ray says that it will not
@@ -45,26 +43,36 @@ class RayDispatcher:
     Args:
         experts: whom to run.
         attempts: how often a call is asked, its first time included.
+        before: the dispatcher of an older edition, which is still open; the workers of experts
+            that did not change are shared, and stopped by whichever of the two closes last.
 
     Raises:
-        CapacityError: the cluster cannot host the experts.
+        CapacityError: the cluster cannot host the experts that are new or changed.
     """
 
-    def __init__(self, experts: Mapping[str, ExpertSpec], *, attempts: int = 3) -> None:
+    def __init__(
+        self,
+        experts: Mapping[str, ExpertSpec],
+        *,
+        attempts: int = 3,
+        before: "RayDispatcher | None" = None,
+    ) -> None:
         self.specs = dict(experts)
         self._attempts = attempts
         hosted = {n: s for n, s in self.specs.items() if s.resources.cpus or s.resources.gpus}
-        self._here = LocalDispatcher({n: s for n, s in self.specs.items() if n not in hosted})
+        new = before._lacking(hosted) if before is not None else hosted
+        self._must_leave = ray_cluster.join(new) if hosted else False
+        self._crews = before._lend(hosted) if before is not None else {}
+        is_counted = not ray_cluster.is_alone()
+        self._crews |= {name: Crew.of(spec, is_counted=is_counted) for name, spec in new.items()}
+        here = {n: s for n, s in self.specs.items() if n not in hosted}
+        older = before._here if before is not None else None
+        self._here: LocalDispatcher = LocalDispatcher(here, before=older)
         self._is_closed = False
-        self._must_leave = ray_cluster.join(hosted) if hosted else False
-        self._replicas = {
-            name: [_Replica(spec, i) for i in range(spec.resources.replicas)]
-            for name, spec in hosted.items()
-        }
 
     async def generate(self, expert: str, prompt: Prompt) -> Generation:
         """Answer a prompt with one expert; ask again where its worker dies."""
-        if (spec := self._spec(expert)).name not in self._replicas:
+        if (spec := self._spec(expert)).name not in self._crews:
             return await self._here.generate(expert, prompt)
         async with deadline(f"expert {expert!r}", spec.limits.seconds):
             result: Generation = await self._call(expert, "generate", prompt)
@@ -72,7 +80,7 @@ class RayDispatcher:
 
     async def stream(self, expert: str, prompt: Prompt) -> AsyncIterator[Chunk]:
         """Answer piece by piece; ask again where the worker dies before the first piece."""
-        if (spec := self._spec(expert)).name not in self._replicas:
+        if (spec := self._spec(expert)).name not in self._crews:
             source = self._here.stream(expert, prompt)
         else:
             source = timed(self._stream(expert, prompt), f"expert {expert!r}", spec.limits.seconds)
@@ -83,16 +91,16 @@ class RayDispatcher:
     async def load(self, expert: str) -> None:
         """Load an expert on every replica."""
         self._spec(expert)
-        if expert not in self._replicas:
+        if expert not in self._crews:
             return await self._here.load(expert)
-        replicas = self._replicas[expert]
+        replicas = self._crews[expert].replicas
         await asyncio.gather(*(self._call(expert, "load", replica=r) for r in replicas))
         return None
 
     async def detokenize(self, expert: str, tokens: Sequence[int]) -> str:
         """Return the text that tokens of an expert stand for."""
         self._spec(expert)
-        if expert not in self._replicas:
+        if expert not in self._crews:
             return await self._here.detokenize(expert, tokens)
         text: str = await self._call(expert, "detokenize", tokens)
         return text
@@ -100,23 +108,24 @@ class RayDispatcher:
     def tier(self, expert: str) -> Tier:
         """Say where an expert's weights are: of one on a worker, what it reserves says so."""
         spec = self._spec(expert)
-        if expert not in self._replicas:
+        if expert not in self._crews:
             return self._here.tier(expert)
         return "device" if spec.resources.gpus else "host"
 
     async def pids(self, expert: str) -> list[int]:
         """Return the process ids of an expert's workers."""
         self._spec(expert)
-        replicas = self._replicas.get(expert, [])
+        replicas = self._crews[expert].replicas if expert in self._crews else []
         return [await self._ask(replica, "pid", ()) for replica in replicas]
 
     async def aclose(self) -> None:
-        """Stop the workers, and the cluster where nobody else in this process uses it."""
+        """Stop the workers that nobody shares, and the cluster with its last user here."""
         if self._is_closed:
             return
         self._is_closed = True
         await self._here.aclose()
-        replicas = [replica for group in self._replicas.values() for replica in group]
+        mine = [crew for crew in self._crews.values() if crew.is_free_without_me()]
+        replicas = [replica for crew in mine for replica in crew.replicas]
         for replica in replicas:
             ray.kill(replica.actor)
         # Their calls end with an error first: without a cluster they would end the process.
@@ -134,10 +143,21 @@ class RayDispatcher:
         except KeyError:
             raise unknown_name("expert", expert, self.specs) from None
 
-    def _pick(self, expert: str) -> "_Replica":
+    def _lacking(self, hosted: Mapping[str, ExpertSpec]) -> dict[str, ExpertSpec]:
+        """Return the experts of another edition that no worker here could answer for."""
+        return {n: s for n, s in hosted.items() if n not in self._crews or self.specs[n] != s}
+
+    def _lend(self, hosted: Mapping[str, ExpertSpec]) -> dict[str, Crew]:
+        lacking = self._lacking(hosted)
+        same = {n: crew for n, crew in self._crews.items() if n in hosted and n not in lacking}
+        for crew in same.values():
+            crew.take()
+        return same
+
+    def _pick(self, expert: str) -> Replica:
         """Choose the replica with the fewest calls in flight."""
         self._require_open(expert)
-        return min(self._replicas[expert], key=lambda r: r.in_flight)
+        return min(self._crews[expert].replicas, key=lambda r: r.in_flight)
 
     def _require_open(self, expert: str) -> None:
         if self._is_closed:
@@ -146,7 +166,7 @@ class RayDispatcher:
             )
 
     async def _call(
-        self, expert: str, method: str, *args: Any, replica: "_Replica | None" = None
+        self, expert: str, method: str, *args: Any, replica: Replica | None = None
     ) -> Any:
         attempt = 1
         while True:
@@ -157,7 +177,7 @@ class RayDispatcher:
                 await self._after_death(chosen, attempt, error)
             attempt += 1
 
-    async def _ask(self, replica: "_Replica", method: str, args: tuple[Any, ...]) -> Any:
+    async def _ask(self, replica: Replica, method: str, args: tuple[Any, ...]) -> Any:
         with replica:
             reference = getattr(replica.actor, method).remote(*args)
             try:
@@ -187,7 +207,7 @@ class RayDispatcher:
                 return
             attempt += 1
 
-    async def _relay(self, replica: "_Replica", prompt: Prompt) -> AsyncIterator[Chunk]:
+    async def _relay(self, replica: Replica, prompt: Prompt) -> AsyncIterator[Chunk]:
         with replica:
             references = replica.actor.stream.options(num_returns="streaming").remote(prompt)
             is_done = False
@@ -199,7 +219,7 @@ class RayDispatcher:
                 if not is_done:
                     ray.cancel(references)
 
-    async def _after_death(self, replica: "_Replica", attempt: int, error: RayActorError) -> None:
+    async def _after_death(self, replica: Replica, attempt: int, error: RayActorError) -> None:
         """Wait for Ray to restart the worker, or give up."""
         expert = replica.spec.name
         self._require_open(expert)
@@ -222,83 +242,6 @@ class RayDispatcher:
                 await asyncio.sleep(0.2)
             else:
                 return
-
-
-class _Replica:
-    """A handle on one actor, and how many calls it is answering."""
-
-    def __init__(self, spec: ExpertSpec, index: int) -> None:
-        self.spec = spec
-        self.in_flight = 0
-        resources = spec.resources
-        self.actor = _ExpertActor.options(  # type: ignore[attr-defined]
-            # Two dispatchers may run the same expert on one cluster.
-            name=f"{spec.name}#{index}@{uuid4().hex[:8]}",
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            memory=int(resources.memory_gb * 2**30) or None,
-            max_restarts=-1,
-            # We ask again ourselves: Ray would do so even after part of an answer was passed on.
-            max_task_retries=0,
-            max_concurrency=IN_FLIGHT,
-        ).remote(spec)
-
-    def __enter__(self) -> None:
-        self.in_flight += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.in_flight -= 1
-
-
-@ray.remote
-class _ExpertActor:
-    """One expert in a process of its own.
-
-    Errors of our tree are returned, not raised: Ray would wrap them in a traceback.
-    """
-
-    def __init__(self, spec: ExpertSpec) -> None:
-        self._name = spec.name
-        self._local = LocalDispatcher({spec.name: spec})
-
-    async def pid(self) -> int:
-        return os.getpid()
-
-    async def load(self) -> ComposerError | None:
-        try:
-            await self._local.load(self._name)
-        except ComposerError as error:
-            return error
-        return None
-
-    async def detokenize(self, tokens: Sequence[int]) -> str | ComposerError:
-        try:
-            return await self._local.detokenize(self._name, tokens)
-        except ComposerError as error:
-            return error
-
-    async def generate(self, prompt: Prompt) -> Generation | ComposerError:
-        try:
-            return await self._local.generate(self._name, prompt)
-        except ComposerError as error:
-            return error
-
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Chunk | ComposerError]:
-        pending, flushed = "", time.monotonic()
-        try:
-            async for chunk in self._local.stream(self._name, prompt):
-                if chunk != Chunk(chunk.text):  # more than text
-                    if pending:
-                        yield Chunk(pending)
-                    pending = ""
-                    yield chunk
-                    continue
-                pending += chunk.text
-                if time.monotonic() - flushed > FLUSH_SECONDS:
-                    yield Chunk(pending)
-                    pending, flushed = "", time.monotonic()
-        except ComposerError as error:
-            yield error
 
 
 def _raise_if_error(result: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,11 @@ from routers.base import Candidate, Decision, Router, load_router
 from routers.building import build_router
 from routers.data import RoutingDataset
 
-__all__ = ["AUTO", "Routing", "expected_cost"]
+__all__ = ["AUTO", "Load", "Routing", "expected_cost"]
 
 logger = logging.getLogger(__name__)
+
+Load = tuple[int, int]
 
 AUTO = "auto"  # exists in every registry: all enabled LLMs, where the file does not say otherwise
 _CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
@@ -74,7 +76,12 @@ class Routing:
         raise unknown_name("model", str(model), {AUTO, *known, *self._registry.llms, *routers})
 
     def decide(
-        self, prompt: Prompt, model: str, *, avoid: Mapping[str, str] | None = None
+        self,
+        prompt: Prompt,
+        model: str,
+        *,
+        avoid: Mapping[str, str] | None = None,
+        load: Callable[[str], Load] = lambda _: (0, 0),
     ) -> Decision:
         """Choose experts for a prompt.
 
@@ -82,6 +89,7 @@ class Routing:
             prompt: what is asked.
             model: a composition or an expert.
             avoid: experts to choose only where there are no others, and why.
+            load: of an expert: calls in flight, and calls so far.
         """
         composition = self.composition(model)
         if composition is None:
@@ -105,7 +113,7 @@ class Routing:
         named = NamedRouter.find(model, self._registry)
         router = self._router(composition) if named is None else self.named(named)
         if router is None:
-            return _without_router(composition, specs, excluded, prompt)
+            return _without_router(composition, specs, excluded, prompt, load)
         select = self._selecting(composition, router)
         decision = router.route(
             prompt.query,
@@ -306,6 +314,7 @@ def _without_router(
     specs: Mapping[str, ExpertSpec],
     excluded: Mapping[str, str],
     prompt: Prompt,
+    load: Callable[[str], Load],
 ) -> Decision:
     """Ask the baseline, else the cheapest: nothing was learned that could decide."""
 
@@ -315,11 +324,21 @@ def _without_router(
     def rank(name: str) -> tuple[bool, bool, float]:
         return name in excluded, name != composition.baseline, price(name)
 
+    def kind(name: str) -> tuple[object, ...]:
+        spec = specs[name]
+        options = {k: v for k, v in spec.options.items() if k not in ("base_url", "api_key_env")}
+        return (*rank(name), spec.backend, spec.model, options)
+
     names = sorted(specs, key=rank)
+    # Deployments of one model at one price are as good as each other: spread the load.
+    twins = [name for name in names if kind(name) == kind(names[0])]
+    names = [*(order := sorted(twins, key=load)), *(n for n in names if n not in order)]
     candidates = tuple(
         Candidate(expert=n, quality=0.5, error=0.5, cost=price(n), excluded=excluded.get(n))
         for n in names
     )
     rule = "the baseline" if names[0] == composition.baseline else "the cheapest, first in the file"
+    if len(twins) > 1:
+        rule = f"the cheapest, of {len(twins)} with the same model the least busy"
     reason = f"no router is trained for {composition.name!r}: {rule}"
     return Decision((names[0],), (0.5,), reason, candidates, cost_unit="usd")

@@ -81,7 +81,8 @@ class Composer:
         if workers:
             from composer.ray_dispatch import RayDispatcher
 
-            dispatcher = RayDispatcher(registry.llms)
+            held = older if isinstance(older, RayDispatcher) else None
+            dispatcher = RayDispatcher(registry.llms, before=held)
         else:
             shared = older if isinstance(older, LocalDispatcher) else None
             dispatcher = LocalDispatcher(registry.llms, before=shared)
@@ -101,7 +102,7 @@ class Composer:
             PromptError: the query is empty, or no expert may be asked.
         """
         prompt = Prompt.of(text_or_messages, **sampling)
-        return self._routing.decide(prompt, model, avoid=self._standings.left_alone())
+        return self._choose(prompt, model)
 
     async def aroute(
         self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
@@ -288,9 +289,13 @@ class Composer:
             began=began,
         )
 
+    def _choose(self, prompt: Prompt, model: str) -> Decision:
+        known = self._standings
+        return self._routing.decide(prompt, model, avoid=known.left_alone(), load=known.load)
+
     def _decide(self, prompt: Prompt, model: str) -> Decision:
         """Decide whom to ask, exploring where the composition wants it; `route` never explores."""
-        decision = self._routing.decide(prompt, model, avoid=self._standings.left_alone())
+        decision = self._choose(prompt, model)
         composition = self._routing.composition(model)
         return self._exploration.decide(decision, composition, prompt)
 

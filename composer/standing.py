@@ -32,7 +32,7 @@ class Standing:
 
     def __init__(self, spec: ExpertSpec) -> None:
         self.spec, self.breaker, self.retries = spec, Breaker(), Retries(spec.limits)
-        self.in_flight = 0
+        self.in_flight = self.calls = 0
         turns = spec.limits.concurrency
         self._most = turns + spec.limits.queue if turns else _MOST_IN_FLIGHT
         self._lock = threading.Lock()
@@ -89,6 +89,7 @@ class Standing:
                 raise kind(f"{name}: {self._why()}; come back in {wait:.3g} s", wait)
             self.in_flight += 1
             is_probe = self.breaker.is_probing
+            self.calls += 1
         self.retries.earn()
         return is_probe
 
@@ -131,6 +132,10 @@ class Standings(Mapping[str, Standing]):
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def load(self, expert: str) -> tuple[int, int]:
+        """Return the calls of an expert in flight, and all that were made."""
+        return self._all[expert].in_flight, self._all[expert].calls
 
     def left_alone(self) -> dict[str, str]:
         """Say why experts should not be chosen now."""

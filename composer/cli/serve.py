@@ -1,5 +1,6 @@
-"""The verb that serves."""
+"""The verbs that serve."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 
 from composer.cli.output import RegistryPath, Workers, say
 
-__all__ = ["serve"]
+__all__ = ["deploy", "serve"]
 
 
 class LogFormat(StrEnum):
@@ -75,6 +76,65 @@ def serve(
         drain_seconds=drain,
         ready=_say_where,
     )
+
+
+def deploy(
+    registry: Annotated[Path, typer.Argument(help="The expert file.")] = Path("experts.yaml"),
+    host: Annotated[
+        str, typer.Option(help="Beyond loopback there must be an API key: see 'keys create'.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    replicas: Annotated[int, typer.Option(help="Ingress replicas.", min=1)] = 2,
+    min_replicas: Annotated[
+        int | None, typer.Option(help="At least so many, where their number follows load.", min=1)
+    ] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    load: Annotated[
+        int, typer.Option(help="Requests in flight in each replica to aim at.", min=1)
+    ] = 16,
+    workers: Workers = False,
+    fast: Annotated[
+        bool, typer.Option(help="HAProxy and Ray Serve's throughput mode; see docs/deploy.md.")
+    ] = True,
+    blocking: Annotated[
+        bool, typer.Option(help="Serve until SIGTERM; without it RAY_ADDRESS must be set.")
+    ] = True,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print a file for 'serve run', do nothing else.")
+    ] = False,
+    environment: Annotated[
+        Path | None,
+        typer.Option(help="Print what to export before 'ray start'; its files go to this folder."),
+    ] = None,
+) -> None:
+    """Serve the experts on Ray Serve, from several processes behind one address.
+
+    Like 'serve', with ingress replicas that share keys, budgets and log, and
+    each follow the file. They run on the cluster at RAY_ADDRESS, or on one of
+    this machine that ends with this command. SIGTERM or Ctrl-C let requests in
+    flight finish, for at most 30 s.
+
+    Example: expert-composer deploy experts.yaml --min-replicas 1 --max-replicas 4
+    """
+    from composer import deploying
+
+    least = min_replicas or (1 if max_replicas else replicas)
+    plan = deploying.Plan(
+        registry=registry,
+        host=host,
+        port=port,
+        replicas=(least, max_replicas or max(replicas, least)),
+        load=load,
+        workers=workers,
+    )
+    if environment is not None:
+        for name, value in deploying.environment(environment, is_fast=fast).items():
+            say(f"export {name}={shlex.quote(value)}")
+        return
+    if print_config:
+        say(deploying.config_text(plan))
+        return
+    deploying.deploy(plan, is_fast=fast, is_blocking=blocking, ready=_say_where)
 
 
 def _say_where(url: str) -> None:

@@ -72,7 +72,7 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         scope["app"] = self  # makes the router raise what it would answer as plain text
-        scope["request_id"] = f"req_{token_hex(16)}"
+        scope.setdefault("request_id", f"req_{token_hex(16)}")
         sending = _Sending(send, scope["request_id"])
         try:
             await self._app(scope, receive, sending)

@@ -29,7 +29,7 @@ from composer.key_store import KeyStore
 from composer.locations import database_location
 from experts_registry.registry import Registry
 
-__all__ = ["serve"]
+__all__ = ["listening", "require_keys", "serve", "shown"]
 
 DRAIN_SECONDS = 30.0
 IDLE_SECONDS = 75  # longer than a balancer keeps a connection that it may still use
@@ -66,8 +66,8 @@ def serve(
         OptionError: the address is in use, or others could reach it and there are no keys.
     """
     if not is_loopback(host):
-        _require_keys(registry, host)
-    with _listening(host, port) as listener:
+        require_keys(registry, f"--host: {host!r} could be reached from other machines")
+    with listening(host, port) as listener:
         app = create_app(registry, workers=workers, allowed_hosts=allowed_hosts)
         _collect_rarely()
         config = uvicorn.Config(
@@ -84,7 +84,7 @@ def serve(
         # From here on, as uvicorn listens to it later. It also raises the signal again once it
         # has drained, but a drained server ended well.
         signal.signal(signal.SIGTERM, server.handle_exit)
-        ready(f"http://{_shown(host)}:{listener.getsockname()[1]}")
+        ready(shown(host, listener.getsockname()[1]))
         server.run(sockets=[listener])
 
 
@@ -123,29 +123,38 @@ class _Server(uvicorn.Server):
             task.cancel()
 
 
-def _require_keys(path: Path, host: str) -> None:
-    """Refuse an address that others can reach, where nobody has to show a key."""
+def require_keys(path: Path, why: str) -> None:
+    """Refuse to serve where nobody would have to show a key.
+
+    Raises:
+        OptionError: there is none; it begins with ``why`` one is needed.
+    """
     store = KeyStore(database_location(Registry.load(path), "keys"))
     try:
         if not store.has_keys():
             raise OptionError(
-                f"--host: {host!r} could be reached from other machines, and there is no API key; "
-                "make one with 'expert-composer keys create NAME', or use 127.0.0.1"
+                f"{why}, and there is no API key; make one with "
+                "'expert-composer keys create NAME', or use 127.0.0.1"
             )
     finally:
         store.close()
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """Listen from now on: clients that come while the server starts wait for it."""
+def listening(host: str, port: int) -> socket.socket:
+    """Listen from now on: clients that come while the server starts wait for it.
+
+    Raises:
+        OptionError: the address is in use, or none of this machine's.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise OptionError(
-            f"--port: cannot listen on {_shown(host)}:{port} ({error.strerror}); choose another"
+            f"--port: cannot listen on {host}:{port} ({error.strerror}); choose another"
         ) from None
 
 
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def shown(host: str, port: int) -> str:
+    """Return an address as clients write it."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

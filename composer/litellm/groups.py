@@ -18,8 +18,8 @@ _KINDS = {
 }
 T = TypeVar("T")
 _SPREAD = (
-    "the load of several deployments is not spread: until a router is trained the cheapest, first "
-    "in the file, is asked, and the others where it fails"
+    "the load is spread over deployments of one model at one price, the least busy first; of "
+    "others the cheapest is asked until a router is trained, and the rest where it fails"
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,119}")
 

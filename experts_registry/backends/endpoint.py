@@ -2,12 +2,14 @@
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from experts_registry.backends.addresses import ip_of, is_denied
+from experts_registry.backends.redaction import without
 from experts_registry.errors import RegistryError
 from experts_registry.schema import ExpertSpec
+from experts_registry.types import Prompt
 
 __all__ = ["Endpoint"]
 
@@ -25,6 +27,7 @@ class Endpoint:
         url: of the chat completions.
         key: sent as bearer token; empty for none.
         key_env: the environment variable that holds it, if any.
+        asked: texts of the prompt at hand, which no error repeats.
     """
 
     where: str
@@ -33,6 +36,7 @@ class Endpoint:
     key: str = field(repr=False)
     key_env: str | None
     is_loopback: bool
+    asked: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -65,14 +69,20 @@ class Endpoint:
             is_loopback=host == "localhost" or ((ip := ip_of(host)) is not None and ip.is_loopback),
         )
 
+    def asking(self, prompt: Prompt) -> "Endpoint":
+        """Return the same for one prompt."""
+        return replace(self, asked=tuple(m.content for m in prompt.messages))
+
     def quote(self, text: str, length: int = 80) -> str:
-        """Return the start of what a server said, without the key that it may have echoed."""
+        """Return the start of what a server said, without key and prompt if it echoes them."""
         hidden = text.replace(self.key, "***") if self.key else text
         hidden = _KEY_LIKE.sub("***", hidden)  # a server may echo somebody else's
-        short = " ".join(hidden.split())
+        short = " ".join(hidden[:_QUOTED].split())
+        short = without(short, self.asked)
         return short if len(short) <= length else short[: length - 3] + "..."
 
 
+_QUOTED = 2_000  # characters that are looked at: more are never shown
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w-]{6,}|\bhf_\w{8,}|(?<=Bearer )\S+")
 
 

@@ -115,17 +115,17 @@ class OpenAILLM:
 
     async def _generate(self, prompt: Prompt) -> Generation:
         async with self._post(prompt, stream=False) as response:
-            return await self._whole(response, prompt.sampling.n)
+            return await self._whole(response, prompt)
 
     async def _stream(self, prompt: Prompt) -> AsyncGenerator[Chunk]:
         async with self._post(prompt, stream=True) as response:
             if _is_document(response):
-                generation = await self._whole(response, prompt.sampling.n)
+                generation = await self._whole(response, prompt)
                 for index, choice in enumerate(generation.choices):
                     yield Chunk(choice.text, index=index, logprobs=choice.logprobs)
                 yield Chunk("", generation)
                 return
-            assembly, is_done = Assembly(self.endpoint, prompt.sampling.n), False
+            assembly, is_done = Assembly(self.endpoint.asking(prompt), prompt.sampling.n), False
             events = read_events(response.aiter_bytes())
             async for event in events:
                 if is_done := event.data.strip() == "[DONE]":
@@ -148,7 +148,8 @@ class OpenAILLM:
             finally:
                 await response.aclose()
         except _Refused as refused:
-            raise refusal(self.endpoint, refused.status, refused.body, refused.wait) from None
+            endpoint = self.endpoint.asking(prompt)
+            raise refusal(endpoint, refused.status, refused.body, refused.wait) from None
         except httpx.HTTPError as error:
             raise broken(self.endpoint, error, self.options) from error
 
@@ -179,7 +180,7 @@ class OpenAILLM:
             raise await _refused(response)
         return response
 
-    async def _whole(self, response: Reply, n: int) -> Generation:
+    async def _whole(self, response: Reply, prompt: Prompt) -> Generation:
         size = response.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_REPLY:
             raise ExpertReplyError(
@@ -187,7 +188,9 @@ class OpenAILLM:
                 f"{MAX_REPLY}; ask for fewer tokens, or check options.base_url"
             )
         body = await _read(response, MAX_REPLY)
-        return parse_reply(self.endpoint, body, response.headers.get("content-type", ""), n=n)
+        content_type = response.headers.get("content-type", "")
+        endpoint, n = self.endpoint.asking(prompt), prompt.sampling.n
+        return parse_reply(endpoint, body, content_type, n=n)
 
     def _new_client(self) -> Client:
         options, limit = self.options, self.spec.limits.concurrency or 100

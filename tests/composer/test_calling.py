@@ -225,3 +225,12 @@ async def refused(one, model):
     with pytest.raises(ExpertOverloadedError):
         await one.aquery("hello", model=model, trail=trail)
     return trail.steps
+
+
+def test_deployments_of_one_model_share_the_load():
+    two = expert("one", reply="x"), expert("two", reply="x"), expert("other", reply="y")
+    with composer(*two) as one:
+        experts = [one.query("hello").expert for _ in range(6)]
+        assert experts.count("one") == experts.count("two") == 3
+        decision = one.route("hello")
+        assert "of 2 with the same model the least busy" in decision.reason

@@ -1,5 +1,8 @@
 """A real door over echo experts and a real upstream, and clients of it."""
 
+import random
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -73,3 +76,16 @@ def client(url):
         http_client=openai.DefaultHttpxClient(trust_env=False),
     ) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Return a port that nobody listens on, nor will: none of those that the system deals out."""
+
+    def found():
+        for port in random.sample(range(20000, 29000), 100):
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return port
+        raise OSError("no port is free")
+
+    return found
