@@ -2,9 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from collections.abc import Sequence as Seq
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from types import CoroutineType
 from typing import Any, Self, TypeVar
@@ -31,6 +33,7 @@ from routers.base import Decision
 __all__ = ["Composer"]
 
 T = TypeVar("T")
+_THREADS = 8  # that embed or rank texts at once; a model takes its batches one by one
 Text = str | Seq[Message | Mapping[str, Any]] | Prompt
 
 
@@ -57,6 +60,8 @@ class Composer:
         self._feedback = FeedbackDesk(registry)
         self._exploration = Exploration(registry, lambda: self._feedback.store)
         self._loop = BackgroundLoop()
+        # Of their own: long texts must not take the threads that decisions are made in.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="retriever")
 
     @classmethod
     def load(cls, path: str | Path, *, workers: bool = False) -> Self:
@@ -213,7 +218,7 @@ class Composer:
 
     async def aembed(self, texts: Texts, *, model: str, **how: Any) -> FloatArray:
         """Async twin of `embed`: the retriever computes in a thread."""
-        return await asyncio.to_thread(self.embed, texts, model=model, **how)
+        return await self._computed(partial(self.embed, texts, model=model, **how))
 
     def relevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
         """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
@@ -225,7 +230,7 @@ class Composer:
 
     async def arelevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
         """Async twin of `relevance`: the model computes in a thread."""
-        return await asyncio.to_thread(self.relevance, query, texts, model=model)
+        return await self._computed(partial(self.relevance, query, texts, model=model))
 
     # -- learn ----------------------------------------------------------------------------------
 
@@ -309,6 +314,9 @@ class Composer:
             async for chunk in chunks:
                 yield chunk
 
+    async def _computed(self, work: Callable[[], FloatArray]) -> FloatArray:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
     def run(self, coroutine: Awaitable[T]) -> T:
         """Wait for a coroutine on the loop of the plain verbs, such as ``dispatcher.load``."""
         try:
@@ -325,6 +333,7 @@ class Composer:
         try:
             await self.dispatcher.aclose()
         finally:
+            self._threads.shutdown(wait=False)
             self._routing.close()
             self._feedback.close()
             await asyncio.to_thread(self._loop.stop)
@@ -335,6 +344,7 @@ class Composer:
             if not self._loop.is_stopped:
                 self._loop.run(self.dispatcher.aclose())
         finally:
+            self._threads.shutdown(wait=False)
             self._routing.close()
             self._feedback.close()
             self._loop.stop()

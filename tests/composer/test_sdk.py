@@ -1,4 +1,5 @@
 import asyncio
+import os
 import threading
 import time
 
@@ -241,3 +242,50 @@ def test_a_composition_of_disabled_experts_says_so(registry_path):
     with pytest.raises(RegistryError):
         Composer.load(registry_path).query("x", model="doomed")
     composer.close()
+
+
+def test_long_texts_that_are_embedded_do_not_hold_up_decisions(tmp_path, monkeypatch):
+    (tmp_path / "stuck.py").write_text(STUCK)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        "version: 1\nexperts:\n  - {name: up, kind: llm, backend: echo, model: echo}\n"
+        "  - {name: stuck, kind: retriever, backend: 'stuck:Stuck', model: x}\n"
+    )
+
+    async def embed_and_route(one):
+        embedding = [
+            asyncio.create_task(one.aembed(["long"], model="stuck"))
+            for _ in range(2 * (os.cpu_count() or 1) + 8)
+        ]
+        await asyncio.sleep(0)  # they begin
+        async with asyncio.timeout(10):
+            decision = await one.aroute("hello")
+        import stuck
+
+        stuck.released.set()
+        assert len(await asyncio.gather(*embedding)) == len(embedding)
+        return decision.primary
+
+    with Composer(Registry.parse(text, path=tmp_path / "experts.yaml")) as one:
+        assert one.run(embed_and_route(one)) == "up"
+
+
+STUCK = """\
+import threading
+import numpy as np
+
+released = threading.Event()
+
+class Stuck:
+    digest = "stuck"
+
+    def __init__(self, spec):
+        pass
+
+    def embed(self, texts, *, role):
+        released.wait(30)
+        return np.ones((len(texts), 1), np.float32)
+
+    def close(self):
+        pass
+"""
