@@ -40,15 +40,21 @@ class Formats:
         schema = self._schema(wanted)
         if schema is None:
             return None
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_RULES)  # type: ignore[arg-type]
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_RULES)  # type: ignore[arg-type]
+        except ValueError as error:  # a number of many digits
+            raise self._refusal(str(error)) from None
         tokenizer = self._ready()
         is_wrong, why = LLMatcher.validate_grammar_with_warnings(grammar, tokenizer)
         if is_wrong:
-            raise OffersError(
-                f"{self._where}: response_format.json_schema.schema: cannot be kept to: "
-                f"{why[0][:300]}; leave that out, or ask another expert"
-            )
+            raise self._refusal(why[0])
         return LLMatcher(tokenizer, grammar, log_level=0)
+
+    def _refusal(self, why: str) -> OffersError:
+        return OffersError(
+            f"{self._where}: response_format.json_schema.schema: cannot be kept to: {why[:300]}; "
+            "leave that out, or ask another expert"
+        )
 
     def _schema(self, wanted: Any) -> dict[str, Any] | None:
         kind = wanted.get("type") if isinstance(wanted, Mapping) else wanted

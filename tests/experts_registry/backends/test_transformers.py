@@ -456,6 +456,7 @@ def test_a_row_with_a_format_leaves_the_others_of_its_batch_alone(llm):
         ({"type": "yaml"}, "is not one of text, json_object, json_schema"),
         ({"type": "json_schema"}, "has no schema"),
         ({"type": "json_schema", "json_schema": {"schema": {"not": {}}}}, "cannot be kept to"),
+        ({"type": "json_schema", "json_schema": {"schema": {"const": 9**99}}}, "cannot be kept to"),
     ],
 )
 def test_a_format_that_cannot_be_kept_to_is_refused(llm, wanted, message):
