@@ -27,9 +27,13 @@ class _Message:
     id: str
     index: int
     kind: Kind
-    text: str = ""
     status: str = "in_progress"
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    _pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
 
     @property
     def place(self) -> dict[str, Any]:
@@ -57,7 +61,7 @@ class _Message:
         return [added, ("response.content_part.added", {**self.place, "part": self.part()})]
 
     def grow(self, text: str) -> Event:
-        self.text += text
+        self._pieces.append(text)
         marks: dict[str, Any] = {"logprobs": []} if self.kind == "output_text" else {}
         return f"response.{self.kind}.delta", {**self.place, "delta": text, **marks}
 
@@ -79,8 +83,12 @@ class _Call:
     index: int
     call_id: str
     name: str
-    arguments: str = ""
     status: str = "in_progress"
+    _pieces: list[str] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self._pieces)
 
     @property
     def place(self) -> dict[str, Any]:
@@ -100,7 +108,7 @@ class _Call:
         return [("response.output_item.added", {"output_index": self.index, "item": self.json()})]
 
     def grow(self, text: str) -> Event:
-        self.arguments += text
+        self._pieces.append(text)
         return "response.function_call_arguments.delta", {**self.place, "delta": text}
 
     def closing(self) -> list[Event]:

@@ -132,14 +132,14 @@ def _generation(choice: _Choice) -> Generation:
 class _Growing:
     """One of the answers of a stream, so far."""
 
-    text: str = ""
+    texts: list[str] = field(default_factory=list)  # joined once: each sum would copy them all
     finish_reason: str | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def generation(self) -> Generation:
         return Generation(
-            text=self.text,
+            text="".join(self.texts),
             finish_reason=self.finish_reason or "stop",
             logprobs=tuple(self.logprobs) or None,
             extra=self.extra,
@@ -173,7 +173,7 @@ class Assembly:
         answer.logprobs.extend(logprobs or ())
         delta = choice.delta or _Text()
         text, extra = delta.content or "", _extra(delta)
-        answer.text += text
+        answer.texts.append(text)
         _merge(answer.extra, extra)
         return Chunk(text, extra=extra, index=choice.index, logprobs=logprobs)
 
