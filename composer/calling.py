@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 from composer.chain import Chain
-from composer.dispatch import Dispatcher, deadline
+from composer.deadlines import deadline
+from composer.dispatch import Dispatcher
 from composer.plan import Plan
 from composer.standing import Standings
 from composer.trace import Ledger

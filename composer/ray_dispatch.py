@@ -17,7 +17,8 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from composer import ray_cluster
-from composer.dispatch import LocalDispatcher, deadline, timed
+from composer.deadlines import deadline, timed
+from composer.dispatch import LocalDispatcher
 from composer.ray_worker import Crew, Replica
 from composer.status import Tier
 from experts_registry.errors import ComposerError, ExpertUnavailableError, unknown_name

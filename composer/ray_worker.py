@@ -1,16 +1,16 @@
 """The actor that runs one replica of an expert, and the handle that dispatchers keep on it."""
 
 import os
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import uuid4
 
 import ray
 
 from composer.coalescing import coalesced
 from composer.dispatch import LocalDispatcher
+from composer.shared import Shared
 from experts_registry.errors import ComposerError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Chunk, Generation, Prompt
@@ -22,29 +22,16 @@ IN_FLIGHT = 1000  # calls that an actor accepts at once; its backend batches or 
 
 
 @dataclass
-class Crew:
-    """The replicas of one expert, and how many dispatchers hold them."""
+class Crew(Shared):
+    """The replicas of one expert."""
 
     replicas: list["Replica"]
-    holders: int = 1
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, spec: ExpertSpec, *, is_counted: bool) -> "Crew":
         """Start the replicas of an expert."""
         count = spec.resources.replicas
         return cls([Replica(spec, i, is_counted=is_counted) for i in range(count)])
-
-    def take(self) -> None:
-        """Let one more dispatcher hold them."""
-        with self._lock:
-            self.holders += 1
-
-    def is_free_without_me(self) -> bool:
-        """Let go; tell whether nobody holds them any more."""
-        with self._lock:
-            self.holders -= 1
-            return not self.holders
 
 
 class Replica:

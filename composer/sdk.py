@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar
 
 from composer.background import BackgroundLoop
 from composer.calling import Calling
-from composer.dispatch import Dispatcher, LocalDispatcher, deadline
+from composer.deadlines import deadline
+from composer.dispatch import Dispatcher, LocalDispatcher
 from composer.embedding import Texts, embedded
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from composer.calling import Calling
-from composer.dispatch import timed
+from composer.deadlines import timed
 from composer.plan import Plan
 from composer.strategies import Single
 from composer.trace import Answer, Ledger

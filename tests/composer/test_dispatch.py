@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from composer.dispatch import LocalDispatcher, Slots
+from composer.dispatch import LocalDispatcher
 from composer.opening import open_embedder, open_llm
+from composer.slots import Slots
 from experts_registry.errors import (
     ExpertTimeoutError,
     ExpertUnavailableError,
