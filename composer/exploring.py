@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from composer.routing import expected_cost
+from composer.eligible import expected_cost
 from experts_registry.errors import DataError
 from experts_registry.registry import Registry
 from experts_registry.schema import Composition

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from composer.eligible import refusal, why_not
 from composer.opened import Opened
 from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
+from composer.untrained import Load, without_router
 from experts_registry.errors import (
     ArtefactError,
     ComposerError,
     ContextLengthError,
-    OffersError,
     PluginError,
     RegistryError,
     UnknownNameError,
@@ -23,20 +24,15 @@ from experts_registry.errors import (
 from experts_registry.registry import Registry
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
 from experts_registry.types import Embedder, Prompt
-from routers.base import Candidate, Decision, Router, load_router
+from routers.base import Decision, Router, load_router
 from routers.building import build_router
 from routers.data import RoutingDataset
 
-__all__ = ["AUTO", "Load", "Routing", "expected_cost"]
+__all__ = ["AUTO", "Routing"]
 
 logger = logging.getLogger(__name__)
 
-Load = tuple[int, int]
-
 AUTO = "auto"  # exists in every registry: all enabled LLMs, where the file does not say otherwise
-_CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
-_MOST_CHARACTERS_PER_TOKEN = 12  # above it no tokenizer fits the text: refuse before reading it
-_EXPECTED_ANSWER_TOKENS = 256
 _QUICK_CHARACTERS = 1000  # a query that a quick encoder reads in less than a millisecond
 
 
@@ -94,8 +90,8 @@ class Routing:
         composition = self.composition(model)
         if composition is None:
             spec = self._registry.expert(model)
-            if why := _excluded(spec, prompt):
-                raise _refusal({model: why})
+            if why := why_not(spec, prompt):
+                raise refusal({model: why})
             return Decision((model,), (), "asked by name")
         if composition.retrieval is not None:
             raise PluginError(
@@ -104,16 +100,16 @@ class Routing:
         prompt = prompt.limited(max_tokens=composition.limits.max_tokens)
         specs = self._members(composition)
         limit = composition.limits.usd_per_request
-        excluded = {n: why for n, s in specs.items() if (why := _excluded(s, prompt, limit))}
+        excluded = {n: why for n, s in specs.items() if (why := why_not(s, prompt, limit))}
         if len(excluded) == len(specs):
-            return self._stand_in(composition, prompt, _refusal(excluded))
+            return self._stand_in(composition, prompt, refusal(excluded))
         avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
         if len(excluded) + len(avoided) < len(specs):
             excluded |= avoided
         named = NamedRouter.find(model, self._registry)
         router = self._router(composition) if named is None else self.named(named)
         if router is None:
-            return _without_router(composition, specs, excluded, prompt, load)
+            return without_router(composition, specs, excluded, prompt, load)
         select = self._selecting(composition, router)
         decision = router.route(
             prompt.query,
@@ -151,7 +147,7 @@ class Routing:
         llms = self._registry.llms
         if isinstance(error, ContextLengthError):
             for name in composition.fallbacks.context_length:
-                if name in llms and not _excluded(llms[name], prompt):
+                if name in llms and not why_not(llms[name], prompt):
                     return Decision((name,), (), "the prompt is too long for the others")
         raise error
 
@@ -278,67 +274,3 @@ class Routing:
         if is_guarded or composition.select.neighbours is not None:
             router.rehearse(data, keep=composition.select.neighbours is not None)
         return router
-
-
-def _excluded(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str | None:
-    """Say why an expert may not be asked, or None."""
-    size = sum(len(message.content) for message in prompt.messages)
-    if spec.context_window is not None and size > spec.context_window * _MOST_CHARACTERS_PER_TOKEN:
-        return f"{size} characters do not fit its context window of {spec.context_window} tokens"
-    if prompt.sampling.logprobs and spec.offers and "logprobs" not in spec.offers:
-        return "does not offer logprobs"
-    if usd is not None:
-        cost = expected_cost(spec, prompt)
-        if cost > usd:
-            return f"expected to cost ${cost:.3g}, above the limit of ${usd:.3g}"
-    return None
-
-
-def expected_cost(spec: ExpertSpec, prompt: Prompt) -> float:
-    """Estimate the price of a call in USD before it is made."""
-    size = sum(len(message.content) for message in prompt.messages)
-    answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
-    return spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer * prompt.sampling.n)
-
-
-def _refusal(excluded: Mapping[str, str]) -> ComposerError:
-    """Return the error that fits why nobody may be asked."""
-    listed = "; ".join(f"{name}: {why}" for name, why in excluded.items())
-    is_too_long = all("context window" in why for why in excluded.values())
-    kind = ContextLengthError if is_too_long else OffersError
-    return kind(f"query: no expert may be asked ({listed})")
-
-
-def _without_router(
-    composition: Composition,
-    specs: Mapping[str, ExpertSpec],
-    excluded: Mapping[str, str],
-    prompt: Prompt,
-    load: Callable[[str], Load],
-) -> Decision:
-    """Ask the baseline, else the cheapest: nothing was learned that could decide."""
-
-    def price(name: str) -> float:
-        return expected_cost(specs[name], prompt)
-
-    def rank(name: str) -> tuple[bool, bool, float]:
-        return name in excluded, name != composition.baseline, price(name)
-
-    def kind(name: str) -> tuple[object, ...]:
-        spec = specs[name]
-        options = {k: v for k, v in spec.options.items() if k not in ("base_url", "api_key_env")}
-        return (*rank(name), spec.backend, spec.model, options)
-
-    names = sorted(specs, key=rank)
-    # Deployments of one model at one price are as good as each other: spread the load.
-    twins = [name for name in names if kind(name) == kind(names[0])]
-    names = [*(order := sorted(twins, key=load)), *(n for n in names if n not in order)]
-    candidates = tuple(
-        Candidate(expert=n, quality=0.5, error=0.5, cost=price(n), excluded=excluded.get(n))
-        for n in names
-    )
-    rule = "the baseline" if names[0] == composition.baseline else "the cheapest, first in the file"
-    if len(twins) > 1:
-        rule = f"the cheapest, of {len(twins)} with the same model the least busy"
-    reason = f"no router is trained for {composition.name!r}: {rule}"
-    return Decision((names[0],), (0.5,), reason, candidates, cost_unit="usd")
