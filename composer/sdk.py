@@ -1,7 +1,6 @@
 """The Python door: `Composer` asks experts and returns answers that say how they came about."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from composer.embedding import Texts, embedded
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
 from composer.plan import Plan
+from composer.planning import Planner
 from composer.routing import Routing
 from composer.standing import Standings
 from composer.status import ExpertStatus
@@ -27,7 +27,7 @@ from composer.streaming import ChunkStream, Progress, Stream, chunks_of
 from composer.trace import Answer, Ledger, Trail
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
-from experts_registry.schema import ExpertSpec, RequestLimits
+from experts_registry.schema import ExpertSpec
 from experts_registry.types import Chunk, FloatArray, Message, Prompt, Role
 from routers.base import Decision
 
@@ -59,7 +59,8 @@ class Composer:
         self._standings = Standings(registry.llms)
         self._routing = Routing(registry)
         self._feedback = FeedbackDesk(registry)
-        self._exploration = Exploration(registry, lambda: self._feedback.store)
+        exploration = Exploration(registry, lambda: self._feedback.store)
+        self._planner = Planner(registry, self._routing, exploration, self._standings)
         self._loop = BackgroundLoop()
         # Of their own: long texts must not take the threads that decisions are made in.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="retriever")
@@ -95,7 +96,7 @@ class Composer:
         composer = cls(registry, dispatcher=dispatcher)
         if before is not None:
             composer._feedback.join(before._feedback)
-            composer._standings = Standings(registry.llms, before=before._standings)
+            composer._standings.join(before._standings)
         return composer
 
     # -- choose ---------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ class Composer:
             PromptError: the query is empty, or no expert may be asked.
         """
         prompt = Prompt.of(text_or_messages, **sampling)
-        return self._choose(prompt, model)
+        return self._planner.choose(prompt, model)
 
     async def aroute(
         self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
@@ -260,50 +261,11 @@ class Composer:
     # -- inside ---------------------------------------------------------------------------------
 
     async def _begin(self, prompt: Prompt, model: str, trail: Trail | None) -> tuple[Plan, Calling]:
-        plan = await self._plan(prompt, model)
+        plan = await self._planner.plan(prompt, model)
         ledger = Ledger(self.registry, plan.prompt.query, plan.model)
         if trail is not None:
             trail.note(plan.began, plan.decision, ledger)
         return plan, Calling(plan, ledger, self.dispatcher, self._standings)
-
-    async def _plan(self, prompt: Prompt, model: str) -> Plan:
-        began = time.perf_counter()
-        composition = self._routing.composition(model)
-        if composition is None:
-            return Plan(
-                prompt=prompt,
-                decision=self._routing.decide(prompt, model),
-                model=model,
-                who=f"expert {model!r}",
-                seconds=self.registry.expert(model).limits.seconds or RequestLimits().seconds,
-                began=began,
-            )
-        who, seconds = f"composition {model!r}", composition.limits.seconds
-        if self._routing.is_quick(prompt, model):
-            decision = self._decide(prompt, model)
-        else:  # an encoder computes for milliseconds, the first call loads it for seconds
-            async with deadline(who, seconds, of="decision"):
-                decision = await asyncio.to_thread(self._decide, prompt, model)
-        return Plan(
-            prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
-            decision=decision,
-            model=composition.name,
-            who=who,
-            seconds=seconds,
-            strategy=composition.strategy,
-            fallbacks=composition.fallbacks,
-            began=began,
-        )
-
-    def _choose(self, prompt: Prompt, model: str) -> Decision:
-        known = self._standings
-        return self._routing.decide(prompt, model, avoid=known.left_alone(), load=known.load)
-
-    def _decide(self, prompt: Prompt, model: str) -> Decision:
-        """Decide whom to ask, exploring where the composition wants it; `route` never explores."""
-        decision = self._choose(prompt, model)
-        composition = self._routing.composition(model)
-        return self._exploration.decide(decision, composition, prompt)
 
     async def _chunks(
         self, prompt: Prompt, model: str, progress: list[Progress], trail: Trail | None

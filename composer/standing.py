@@ -108,21 +108,20 @@ class Standing:
 
 
 class Standings(Mapping[str, Standing]):
-    """Of all experts of a registry; those that an edit did not change keep theirs.
+    """Of all experts of a registry.
 
     Args:
         experts: by name.
-        before: of an older edition.
     """
 
-    def __init__(
-        self, experts: Mapping[str, ExpertSpec], *, before: "Standings | None" = None
-    ) -> None:
-        older: Mapping[str, Standing] = before or {}
-        self._all = {
-            name: older[name] if name in older and older[name].spec == spec else Standing(spec)
-            for name, spec in experts.items()
-        }
+    def __init__(self, experts: Mapping[str, ExpertSpec]) -> None:
+        self._all = {name: Standing(spec) for name, spec in experts.items()}
+
+    def join(self, older: "Standings") -> None:
+        """Share those of an older edition whose experts the edit did not change."""
+        for name, one in older.items():
+            if name in self._all and self._all[name].spec == one.spec:
+                self._all[name] = one
 
     def __getitem__(self, expert: str) -> Standing:
         return self._all[expert]

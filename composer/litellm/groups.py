@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from composer.litellm.deployments import Deployment
 from composer.litellm.sections import Section
@@ -125,7 +125,7 @@ class Groups:
                 self._leave(settings, key, f"{name!r:.80} is not here, so nobody falls back to it")
         return [name for name in names if self._has(name)]
 
-    def _has(self, name: Any) -> bool:
+    def _has(self, name: Any) -> TypeGuard[str]:
         return isinstance(name, str) and name in self.members
 
     def _leave(self, settings: Section, key: str, why: str) -> None:

@@ -1,7 +1,9 @@
 import asyncio
 import os
+import sys
 import threading
 import time
+from importlib import import_module
 
 import pytest
 
@@ -21,6 +23,7 @@ from experts_registry.errors import (
     UnknownNameError,
 )
 from experts_registry.registry import Registry
+from routers.testing import synthetic_outcomes
 
 
 @pytest.fixture
@@ -244,32 +247,6 @@ def test_a_composition_of_disabled_experts_says_so(registry_path):
     composer.close()
 
 
-def test_long_texts_that_are_embedded_do_not_hold_up_decisions(tmp_path, monkeypatch):
-    (tmp_path / "stuck.py").write_text(STUCK)
-    monkeypatch.syspath_prepend(tmp_path)
-    text = (
-        "version: 1\nexperts:\n  - {name: up, kind: llm, backend: echo, model: echo}\n"
-        "  - {name: stuck, kind: retriever, backend: 'stuck:Stuck', model: x}\n"
-    )
-
-    async def embed_and_route(one):
-        embedding = [
-            asyncio.create_task(one.aembed(["long"], model="stuck"))
-            for _ in range(2 * (os.cpu_count() or 1) + 8)
-        ]
-        await asyncio.sleep(0)  # they begin
-        async with asyncio.timeout(10):
-            decision = await one.aroute("hello")
-        import stuck
-
-        stuck.released.set()
-        assert len(await asyncio.gather(*embedding)) == len(embedding)
-        return decision.primary
-
-    with Composer(Registry.parse(text, path=tmp_path / "experts.yaml")) as one:
-        assert one.run(embed_and_route(one)) == "up"
-
-
 STUCK = """\
 import threading
 import numpy as np
@@ -289,3 +266,44 @@ class Stuck:
     def close(self):
         pass
 """
+
+
+@pytest.fixture
+def stuck(tmp_path, monkeypatch):
+    """A composer whose encoder embeds nothing until it is released."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "stuck", raising=False)
+    synthetic_outcomes(5, n=20, experts=1, categories=1).save(tmp_path / "outcomes.parquet")
+    text = (
+        "version: 1\nencoder: stuck\nexperts:\n"
+        "  - {name: expert-0, kind: llm, backend: echo, model: echo}\n"
+        "  - {name: stuck, kind: retriever, backend: 'stuck:Stuck', model: x}\n"
+        "compositions:\n  - {name: late, router: {type: knn, outcomes: outcomes.parquet}, "
+        "limits: {seconds: 0.1}}\n"
+    )
+    with Composer(Registry.parse(text, path=tmp_path / "experts.yaml")) as one:
+        yield one
+        import_module("stuck").released.set()
+
+
+def test_long_texts_that_are_embedded_do_not_hold_up_decisions(stuck):
+    many = 2 * (os.cpu_count() or 1) + 8
+
+    async def embed_and_route():
+        embedding = [
+            asyncio.create_task(stuck.aembed(["long"], model="stuck")) for _ in range(many)
+        ]
+        await asyncio.sleep(0)  # they begin
+        async with asyncio.timeout(10):
+            decision = await stuck.aroute("hello")
+        import_module("stuck").released.set()
+        assert len(await asyncio.gather(*embedding)) == many
+        return decision.primary
+
+    assert stuck.run(embed_and_route()) == "expert-0"
+
+
+def test_a_decision_is_bounded_by_the_deadline_too(stuck):
+    with pytest.raises(ExpertTimeoutError, match="no decision within"):
+        stuck.query("hello", model="late")
