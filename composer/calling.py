@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 
 from composer.chain import Chain
 from composer.deadlines import deadline
@@ -15,11 +16,19 @@ from composer.trace import Ledger
 from experts_registry.errors import ComposerError
 from experts_registry.types import Generation, Prompt
 
-__all__ = ["Calling"]
+__all__ = ["Calling", "Pieces"]
 
 logger = logging.getLogger(__name__)
 
 _SHARE, _LAST_SHARE = 0.5, 0.99  # of the time that is left
+
+
+@dataclass
+class Pieces:
+    """How far one call has come: whether it has given pieces of an answer, or all of it."""
+
+    has_begun: bool = False
+    is_complete: bool = False
 
 
 class Calling:
@@ -50,17 +59,13 @@ class Calling:
         while True:
             began = self.begin(expert)
             try:
-                with self.call(expert):
+                with self.call(expert, prompt, began):
                     async with self.within(expert):
                         generation = await self.dispatcher.generate(expert, prompt)
             except ComposerError as error:
-                self.ledger.failed(expert, began, error)
                 expert = await self.next(expert, error)
                 continue
-            except BaseException as error:
-                self.ledger.failed(expert, began, error)
-                raise
-            self.ledger.answered(expert, began, generation.usage)
+            generation = self.ledger.answered(expert, began, prompt, generation)
             other = None
             if generation.finish_reason == "content_filter":
                 other = self.chain.after_filter()
@@ -75,11 +80,23 @@ class Calling:
         return time.perf_counter()
 
     @contextmanager
-    def call(self, expert: str) -> Iterator[None]:
-        """Count a call while it lasts; errors as of `Standing.call`."""
+    def call(self, expert: str, prompt: Prompt, began: float) -> Iterator[Pieces]:
+        """Count a call while it lasts, and note how it fails; errors as of `Standing.call`.
+
+        Where the expert is not let in, there is no call and nothing to note. One that is stopped,
+        or breaks after its first piece, may be charged for by the expert, who does not say so.
+        """
         with self.standings[expert].call():
             self._let_in.add(expert)
-            yield
+            pieces = Pieces()
+            try:
+                yield pieces
+            except BaseException as error:
+                is_charged = pieces.has_begun or not isinstance(error, ComposerError)
+                if not pieces.is_complete:
+                    begun = prompt if is_charged else None
+                    self.ledger.failed(expert, began, error, begun=begun)
+                raise
 
     def within(
         self, expert: str, *, most: float | None = None, of: str = "answer"

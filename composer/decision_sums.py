@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from composer.trace import STOPPED
+
 __all__ = ["Sums", "calls_by_expert", "requests_by_model", "sums_of"]
 
 HUNG_UP = 499  # a client that left; nothing failed
@@ -65,7 +67,8 @@ def calls_by_expert(rows: sa.Table, since: str, dialect: str) -> sa.Select[Any]:
         steps = sa.func.jsonb_array_elements(array).table_valued("value", name="step")
         texts = {name: sa.func.jsonb_extract_path_text(steps.c.value, name) for name in _STEP}
     seconds, cost = (sa.cast(texts[name], sa.Double) for name in ("seconds", "cost"))
-    query = _summed(rows, since, texts["expert"], texts["error"].is_not(None), seconds, cost)
+    failed = sa.and_(texts["error"].is_not(None), texts["error"] != STOPPED)
+    query = _summed(rows, since, texts["expert"], failed, seconds, cost)
     return query.join_from(rows, steps, sa.true())
 
 

@@ -29,10 +29,10 @@ class Logged:
         model: what was asked for.
         time: when it was logged.
         key_id: public id of the API key; empty where none was needed.
-        expert: who answered; empty where nobody did.
+        expert: who answered; else who was asked last, or was to be asked.
         decision: why it was this one; None where it came to none.
-        steps: every call to an expert. Of an error only its class is kept: its text may repeat
-            the prompt.
+        steps: every call to an expert, for all prompts. Of an error only its class is kept: its
+            text may repeat the prompt.
         cost: USD over all steps.
         prompt_tokens: over all steps.
         completion_tokens: over all steps.

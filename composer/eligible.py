@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
+from composer.estimates import CHARACTERS_PER_TOKEN
 from experts_registry.errors import ComposerError, ContextLengthError, OffersError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Prompt
 
 __all__ = ["expected_cost", "refusal", "why_not"]
 
-_CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
 _MOST_CHARACTERS_PER_TOKEN = 12  # above it no tokenizer fits the text: refuse before reading it
 _EXPECTED_ANSWER_TOKENS = 256
 
@@ -31,7 +31,7 @@ def expected_cost(spec: ExpertSpec, prompt: Prompt) -> float:
     """Estimate the price of a call in USD before it is made."""
     size = sum(len(message.content) for message in prompt.messages)
     answer = prompt.sampling.max_tokens or spec.limits.max_tokens or _EXPECTED_ANSWER_TOKENS
-    return spec.price.cost(size / _CHARACTERS_PER_TOKEN, answer * prompt.sampling.n)
+    return spec.price.cost(size / CHARACTERS_PER_TOKEN, answer * prompt.sampling.n)
 
 
 def refusal(excluded: Mapping[str, str]) -> ComposerError:

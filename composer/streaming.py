@@ -5,7 +5,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from composer.calling import Calling
+from composer.calling import Calling, Pieces
 from composer.deadlines import timed
 from composer.plan import Plan
 from composer.strategies import Single
@@ -148,28 +148,25 @@ async def _failover(
     """Stream from the first expert that begins; what was passed on cannot be taken back."""
     expert = progress.plan.decision.primary
     while progress.answer is None:
-        progress.expert, progress.began, is_begun = expert, calling.begin(expert), False
+        progress.expert, progress.began = expert, calling.begin(expert)
+        pieces = Pieces()
         try:
-            with calling.call(expert):
+            with calling.call(expert, progress.plan.prompt, progress.began) as pieces:
                 async with aclosing(_pieces(progress, calling)) as chunks:
                     async for chunk in chunks:
                         if chunk.generation is not None:
-                            _finish(progress, chunk.generation, remember)
-                        is_begun = True
+                            chunk = _finished(progress, chunk.generation, remember)
+                            pieces.is_complete = True
+                        pieces.has_begun = True
                         yield chunk
                 if progress.answer is None:
                     raise ExpertUnavailableError(
                         f"expert {expert!r}: the stream ended early; ask again"
                     )
         except ComposerError as error:
-            progress.ledger.failed(expert, progress.began, error)
-            if is_begun:
+            if pieces.has_begun:
                 raise
             expert = await calling.next(expert, error)
-        except BaseException as error:
-            if progress.answer is None:
-                progress.ledger.failed(expert, progress.began, error)
-            raise
 
 
 async def _pieces(progress: Progress, calling: Calling) -> AsyncGenerator[Chunk]:
@@ -185,8 +182,11 @@ async def _pieces(progress: Progress, calling: Calling) -> AsyncGenerator[Chunk]
                 yield chunk
 
 
-def _finish(
+def _finished(
     progress: Progress, generation: Generation, remember: Callable[[Answer], Answer]
-) -> None:
-    progress.ledger.answered(progress.expert, progress.began, generation.usage)
-    progress.answer = remember(progress.ledger.answer(generation, progress.plan.decision))
+) -> Chunk:
+    """Note the whole answer, and return it as the last chunk."""
+    plan, ledger = progress.plan, progress.ledger
+    whole = ledger.answered(progress.expert, progress.began, plan.prompt, generation)
+    progress.answer = remember(ledger.answer(whole, plan.decision))
+    return Chunk("", whole)

@@ -1,26 +1,44 @@
 """What happened in one request: its steps, and the answer that they led to."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from secrets import token_hex
 from typing import Any
 
+from composer.estimates import counted, most
 from experts_registry.registry import Registry
-from experts_registry.types import Generation, Passage, Usage
+from experts_registry.types import Generation, Passage, Prompt, Usage
 from routers.base import Decision
 
-__all__ = ["Answer", "Ledger", "Step", "Trail"]
+__all__ = ["STOPPED", "Answer", "Ledger", "Step", "Trail"]
+
+STOPPED = "CancelledError"  # the error of a call that was stopped from our side: nobody failed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One call to one expert: what it took, and how it failed if it did."""
+    """One call to one expert: what it took, and how it failed if it did.
+
+    Args:
+        expert: who was asked.
+        seconds: how long it took.
+        usage: tokens that were read and written.
+        cost: USD by price list.
+        error: how it ended in place of an answer.
+        is_estimated: whether the tokens are an estimate, because the expert did not tell them.
+    """
 
     expert: str
     seconds: float
     usage: Usage = field(default_factory=Usage)
     cost: float = 0.0
     error: str | None = None
+    is_estimated: bool = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the expert failed; not where it was stopped, by a client that left for one."""
+        return self.error is not None and self.error.partition(":")[0] != STOPPED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +102,30 @@ class Ledger:
     steps: list[Step] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 
-    def failed(self, expert: str, began: float, error: BaseException) -> None:
-        """Note a call that failed; ``began`` is in `time.perf_counter` seconds."""
-        self._note(began, expert=expert, error=f"{type(error).__name__}: {error}")
+    def failed(
+        self, expert: str, began: float, error: BaseException, *, begun: Prompt | None = None
+    ) -> None:
+        """Note a call that failed.
 
-    def answered(self, expert: str, began: float, usage: Usage) -> None:
-        """Note a call that was answered, and price it."""
-        price = self.registry.expert(expert).price
-        cost = price.cost(usage.prompt_tokens, usage.completion_tokens)
-        self._note(began, expert=expert, usage=usage, cost=cost)
+        Args:
+            expert: who was asked.
+            began: in `time.perf_counter` seconds.
+            error: how it ended.
+            begun: what it had begun to answer, and may charge for without saying how much: then
+                the most that it may take is noted.
+        """
+        kind = STOPPED if isinstance(error, GeneratorExit) else type(error).__name__
+        usage = Usage() if begun is None else most(self.registry.expert(expert), begun)
+        self._note(began, expert, usage, error=f"{kind}: {error}", is_estimated=begun is not None)
+
+    def answered(
+        self, expert: str, began: float, prompt: Prompt, generation: Generation
+    ) -> Generation:
+        """Price a call that was answered; return the answer with its tokens counted."""
+        usage = counted(prompt, generation)
+        is_estimated = usage != generation.usage
+        self._note(began, expert, usage, is_estimated=is_estimated)
+        return replace(generation, usage=usage) if is_estimated else generation
 
     def answer(self, generation: Generation, decision: Decision) -> Answer:
         """Close the request with what was answered."""
@@ -107,9 +140,11 @@ class Ledger:
             id=self.id,
         )
 
-    def _note(self, began: float, **fields: Any) -> None:
-        now = time.perf_counter()
-        self.steps.append(Step(seconds=now - began, **fields))
+    def _note(self, began: float, expert: str, usage: Usage, **fields: Any) -> None:
+        now, price = time.perf_counter(), self.registry.expert(expert).price
+        cost = price.cost(usage.prompt_tokens, usage.completion_tokens)
+        step = Step(expert=expert, seconds=now - began, usage=usage, cost=cost, **fields)
+        self.steps.append(step)
         self.ends.append(now)
 
 
@@ -142,3 +177,10 @@ class Trail:
     def steps(self) -> tuple[Step, ...]:
         """The calls that have ended so far."""
         return () if self.ledger is None else tuple(self.ledger.steps)
+
+    @property
+    def expert(self) -> str:
+        """Who answered; else who was asked last, or was to be asked."""
+        if steps := self.steps:
+            return steps[-1].expert
+        return "" if self.decision is None else self.decision.primary

@@ -84,7 +84,7 @@ def _table(rows: "list[Logged]") -> None:
             row.time[:19],
             str(row.status),
             row.model,
-            row.expert or row.error or "-",
+            " ".join(filter(None, (row.expert, row.error))) or "-",
             str(len(row.steps)),
             str(row.prompt_tokens + row.completion_tokens),
             f"{row.cost:.4g}",
@@ -110,6 +110,7 @@ def _explain(logged: "Logged") -> None:
     say(explain(logged.decision) if logged.decision else "no expert was chosen")
     for step in logged.steps:
         tokens = f"{step.usage.prompt_tokens}+{step.usage.completion_tokens} tokens"
+        tokens += " (estimated)" if step.is_estimated else ""
         end = step.error or "answered"
         say(f"  {step.expert}: {end} in {step.seconds:.2f} s, {tokens}, {step.cost:.4g} USD")
     say(f"cost: {logged.cost:.4g} USD")

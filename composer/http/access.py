@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from composer.admission import Admission, Reservation
 from composer.decision_log import DecisionLog, Logged
+from composer.estimates import most
 from composer.http.errors import api_error
 from composer.key_store import KeyStore
 from composer.keys import Key, is_token
@@ -30,8 +30,6 @@ __all__ = ["Access", "Visit"]
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0  # between looks whether there are keys by now
-_BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
-_ANSWER_TOKENS = 4096  # reserved where nothing limits the answer
 _HUNG_UP = 499  # as nginx logs a client that left
 
 
@@ -109,8 +107,6 @@ class Visit:
     trails: list[Trail] = field(default_factory=list)
     error: BaseException | None = None
     _reservation: Reservation | None = None
-    _reserved: tuple[int, float] = (0, 0.0)
-    _calls: int = 1
 
     async def reserve(self, composer: Composer, prompts: Sequence[Prompt], model: str) -> None:
         """Set aside the most that answering these prompts may use.
@@ -122,13 +118,13 @@ class Visit:
         if self.key is None:
             return
         self.key.require_model(granted)  # before it is looked up: names are nobody's business
-        self._calls = len(prompts)
         specs = composer.candidates(model)
-        most = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
-        self._reserved = sum(tokens for tokens, _ in most), sum(usd for _, usd in most)
-        tokens, usd = self._reserved
+        calls = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
         self._reservation = await self.access.admission.areserve(
-            self.key, model=granted, tokens=tokens, usd=usd
+            self.key,
+            model=granted,
+            tokens=sum(tokens for tokens, _ in calls),
+            usd=sum(usd for _, usd in calls),
         )
 
     def require_model(self, model: str) -> None:
@@ -184,9 +180,14 @@ class Visit:
     @property
     def steps(self) -> list[Step]:
         """Every call to an expert that was made for it."""
-        return [step for answer in self.answers for step in answer.steps] + [
-            step for trail in self._unanswered() for step in trail.steps
-        ]
+        return [step for trail in self.trails for step in trail.steps]
+
+    @property
+    def blamed(self) -> Trail | None:
+        """The decision that stands for all where a request failed: one to blame, else the first."""
+        trails = [trail for trail in self.trails if trail.decision is not None]
+        failed = (t for t in trails if any(step.has_failed for step in t.steps))
+        return next(failed, next(iter(trails), None))
 
     def require_admin(self) -> None:
         """Let an admin pass, and everybody where no key is needed.
@@ -212,55 +213,39 @@ class Visit:
         self.error = error
         self._log(error)
         try:
-            await self._charge(error)
+            await self._charge()
         except DataError as refused:  # the client has its answer; what was set aside stays so
             logger.error("%s: is not charged: %s", self.request_id, refused)
 
     def _log(self, error: BaseException | None) -> None:
         if not self.model:
             return
-        known: Mapping[str, Any] = {
-            "request_id": self.request_id,
-            "key_id": self.key.id if self.key else "",
-            "generation": self.registry.generation,
-            "seconds": time.perf_counter() - self.began,
-        }
-        log, status = self.access.log, _status(error)
-        for answer in self.answers:
-            log.add(Logged.of(answer, status=status, **known))
-        failed = {
-            "status": status, "model": self.model, "error": error,
-            "registry": self.registry.digest, **known,
-        }  # fmt: skip
-        unanswered = self._unanswered()
-        for trail in unanswered:
-            log.add(Logged.ended(steps=trail.steps, decision=trail.decision, **failed))
-        if not self.answers and not unanswered:
-            log.add(Logged.ended(**failed))
+        first = next((trail for trail in self.trails if trail.decision is not None), None)
+        trail = (first if error is None else self.blamed) or Trail()
+        ledger = trail.ledger
+        self.access.log.add(
+            Logged.ended(
+                request_id=self.request_id,
+                status=_status(error),
+                model=self.model if ledger is None else ledger.model,
+                steps=self.steps,
+                error=error,
+                key_id=self.key.id if self.key else "",
+                expert=trail.expert,
+                decision=trail.decision,
+                seconds=time.perf_counter() - self.began,
+                registry=self.registry.digest,
+                generation=self.registry.generation,
+                query=None if ledger is None else ledger.query,
+            )
+        )
 
-    def _unanswered(self) -> list[Trail]:
-        """Return the trails that led to no answer."""
-        ids = {answer.id for answer in self.answers}
-        return [t for t in self.trails if t.ledger is None or t.ledger.id not in ids]
-
-    async def _charge(self, error: BaseException | None) -> None:
+    async def _charge(self) -> None:
         if self._reservation is None:
             return
         steps = self.steps
         tokens = sum(step.usage.total_tokens for step in steps)
-        usd = sum(step.cost for step in steps)
-        if self._is_cut_short(error):
-            answered = sum(any(s.error is None for s in trail.steps) for trail in self.trails)
-            unfinished = 1 - answered / self._calls
-            tokens += round(unfinished * self._reserved[0])
-            usd += unfinished * self._reserved[1]
-        await self._reservation.asettle(tokens=tokens, usd=usd)
-
-    def _is_cut_short(self, error: BaseException | None) -> bool:
-        """Tell whether experts may charge for what they had begun, and did not say how much."""
-        if error is None or not isinstance(error, ComposerError):
-            return error is not None  # a client that left in the middle
-        return any(trail.first is not None for trail in self.trails)  # a stream that broke
+        await self._reservation.asettle(tokens=tokens, usd=sum(step.cost for step in steps))
 
 
 def _status(error: BaseException | None) -> int:
@@ -283,13 +268,8 @@ def _bearer(scope: Scope) -> str:
 
 def _most(specs: Sequence[ExpertSpec], prompt: Prompt) -> tuple[int, float]:
     """Return the most tokens and USD that one call to any of these experts may take."""
-    texts = [f"{message.content}{message.extra or ''}" for message in prompt.messages]
-    texts += [str(prompt.extra)] if prompt.extra else []  # tools, schemas
-    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
-    calls = []
-    for spec in specs:
-        limits = (prompt.sampling.max_tokens, spec.limits.max_tokens, _ANSWER_TOKENS)
-        written = prompt.sampling.n * next(limit for limit in limits if limit is not None)
-        calls.append((read + written, spec.price.cost(read, written)))
-    return max(tokens for tokens, _ in calls), max(usd for _, usd in calls)
+    calls = [(spec.price, most(spec, prompt)) for spec in specs]
+    return (
+        max(usage.total_tokens for _, usage in calls),
+        max(price.cost(usage.prompt_tokens, usage.completion_tokens) for price, usage in calls),
+    )

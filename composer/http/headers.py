@@ -43,18 +43,15 @@ def told_too_late(visit: Visit | None) -> Headers:
     """Return the headers of a request that failed: none where nothing had been decided."""
     if visit is None:
         return {}
-    # Of several prompts, one that is to blame.
-    trails = sorted(visit.trails, key=lambda trail: not any(step.error for step in trail.steps))
-    waited = max((sum(step.seconds for step in trail.steps) for trail in trails), default=0.0)
-    for trail in trails:
-        if (decision := trail.decision) is not None:
-            expert = trail.steps[-1].expert if trail.steps else decision.primary
-            return {
-                **_decided(visit.registry, visit.model, decision, expert),
-                **_counted(visit.steps, time.perf_counter() - visit.began - waited),
-                "x-composer-cost-usd": _usd(sum(step.cost for step in visit.steps)),
-            }
-    return {}
+    trail = visit.blamed
+    if trail is None or trail.decision is None:
+        return {}
+    waited = max(sum(step.seconds for step in each.steps) for each in visit.trails)
+    return {
+        **_decided(visit.registry, visit.model, trail.decision, trail.expert),
+        **_counted(visit.steps, time.perf_counter() - visit.began - waited),
+        "x-composer-cost-usd": _usd(sum(step.cost for step in visit.steps)),
+    }
 
 
 def _decided(registry: Registry, model: str, decision: Decision, expert: str) -> Headers:
@@ -74,7 +71,7 @@ def _decided(registry: Registry, model: str, decision: Decision, expert: str) ->
 def _counted(steps: Sequence[Step], overhead: float) -> Headers:
     return {
         "x-composer-attempts": str(len(steps)),
-        "x-composer-fallbacks": str(sum(step.error is not None for step in steps)),
+        "x-composer-fallbacks": str(sum(step.has_failed for step in steps)),
         "x-composer-overhead-ms": f"{max(0.0, overhead) * 1000:.2f}",
     }
 

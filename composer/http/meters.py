@@ -110,7 +110,7 @@ class Meters:
         for step in steps:
             self._asked(step, done, operation)
         for failed, following in pairwise(steps):
-            if failed.error is None:
+            if not failed.has_failed:
                 continue
             if failed.expert == following.expert:
                 self._retries[(failed.expert,)].inc()

@@ -77,12 +77,16 @@ function row(candidate, decision) {
   );
 }
 
+// An expert that was stopped did not fail.
+export const hasFailed = (step) => Boolean(step.error) && step.error !== "CancelledError";
+
 function calls(steps) {
   const line = (step) => el(
-    "li", { class: step.error ? "failed" : null },
+    "li", { class: hasFailed(step) ? "failed" : null },
     el("strong", {}, step.expert),
+    step.error && !hasFailed(step) ? ` was stopped after ${seconds(step.seconds)}` :
     step.error ? ` failed with ${step.error} after ${seconds(step.seconds)}` : ` answered in ${seconds(step.seconds)}`,
-    ` · ${step.usage.prompt_tokens} + ${step.usage.completion_tokens} tokens · ${usd(step.cost)}`,
+    ` · ${step.usage.prompt_tokens} + ${step.usage.completion_tokens} tokens${step.is_estimated ? " (estimated)" : ""} · ${usd(step.cost)}`,
   );
   return el("div", {}, el("h3", {}, "Calls"), el("ol", { class: "calls" }, ...steps.map(line)));
 }

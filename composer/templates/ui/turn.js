@@ -1,7 +1,7 @@
 // One question and its answer: streamed, then told whole from the decision log.
 
 import { ask, events, get, post } from "./api.js";
-import { story } from "./decision.js";
+import { hasFailed, story } from "./decision.js";
 import { button, el, icon, setText } from "./dom.js";
 import { plural, seconds, usd } from "./format.js";
 import { copyText, RichText } from "./rich.js";
@@ -115,7 +115,7 @@ export class Turn {
     const tokens = record ?? this.#usage;
     const calls = record?.steps?.length ?? Number(this.#headers?.get("x-composer-attempts") ?? 0);
     const failed = record
-      ? record.steps.filter((step) => step.error).length
+      ? record.steps.filter(hasFailed).length
       : Number(this.#headers?.get("x-composer-fallbacks") ?? 0);
     const facts = [
       record ? usd(record.cost) : null,

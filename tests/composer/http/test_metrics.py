@@ -14,7 +14,7 @@ from composer.key_store import KeyStore
 from composer.trace import Ledger, Trail
 from experts_registry.errors import ExpertTimeoutError
 from experts_registry.registry import Registry
-from experts_registry.types import Usage
+from experts_registry.types import Generation, Prompt
 from routers.decision import Decision
 from tests.composer.http.conftest import REGISTRY
 from tests.composer.http.servers import running, until
@@ -107,7 +107,7 @@ def test_the_same_expert_asked_again_is_a_retry(tmp_path):
     ledger = Ledger(registry)
     trail.note(0.0, Decision(("cheap",), (), "asked by name"), ledger)
     ledger.failed("cheap", 0.0, ExpertTimeoutError("x"))
-    ledger.answered("cheap", 0.0, Usage(prompt_tokens=1, completion_tokens=1))
+    ledger.answered("cheap", 0.0, Prompt.of("x"), Generation("y"))
     visit = SimpleNamespace(
         model="cheap", answers=[], trails=[trail], error=None, registry=registry, steps=[]
     )

@@ -21,7 +21,8 @@ class Upstream:
     """Remembers what it was asked, and how often a client left before its answer.
 
     "wait" is answered once ``is_released``; "hang" and the end of "stall" never are. "once" gets
-    one answer, however many are asked for, as from servers that know no ``n``.
+    one answer, however many are asked for, as from servers that know no ``n``. Of "uncounted" no
+    usage is told, and of "negative" less than none.
     """
 
     is_released: bool = True
@@ -100,8 +101,7 @@ class Upstream:
             for index in _indices(asked, request):
                 end = {"index": index, "delta": {}, "finish_reason": reason}
                 await _event(send, {"choices": [end]})
-            usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-            await _event(send, {"choices": [], "usage": usage})
+            await _event(send, {"choices": [], "usage": _usage(asked)})
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
         else:
             await send({"type": "http.response.body", "body": b""})
@@ -118,9 +118,15 @@ def _whole(asked: str, request: dict[str, Any]) -> dict[str, Any]:
     }
     if request.get("logprobs"):
         choice["logprobs"] = {"content": [_entry("one", request)]}
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     choices = [{**choice, "index": index} for index in _indices(asked, request)]
-    return {"choices": choices, "usage": usage}
+    return {"choices": choices, "usage": _usage(asked)}
+
+
+def _usage(asked: str) -> dict[str, int] | None:
+    if asked == "uncounted":
+        return None
+    sign = -1 if asked == "negative" else 1
+    return {"prompt_tokens": 5 * sign, "completion_tokens": 2 * sign, "total_tokens": 7 * sign}
 
 
 def _indices(asked: str, request: dict[str, Any]) -> range:
