@@ -272,7 +272,7 @@ def test_the_calls_of_a_failed_request_are_logged_and_in_its_headers(door, strea
     found = logged(client, failed)
     assert [step["expert"] for step in found["steps"]] == ["lost", "gone"]
     assert {step["error"] for step in found["steps"]} == {"ExpertUnavailableError"}
-    assert (found["expert"], found["decision"]["experts"]) == ("", ["lost"])
+    assert (found["expert"], found["decision"]["experts"]) == ("gone", ["lost"])
 
 
 def test_a_stream_that_breaks_is_logged_with_its_call(door):
@@ -354,16 +354,14 @@ def test_of_many_answers_the_unfinished_ones_are_charged_too(door, folder):
 
 def test_a_stream_that_breaks_is_charged_as_one_that_its_client_left(door, folder):
     client = door(usd=10.0)
-    body = {"model": "torn", "prompt": ["a b", "a b"], "max_tokens": 5, "stream": True}
+    body = {"model": "torn", "prompt": "a b", "max_tokens": 5, "stream": True}
     with client.stream("POST", "/v1/completions", json=body) as stream:
         assert "[DONE]" not in stream.read().decode()
     until = time.monotonic() + 10
     while not spent(client, folder).usd:
         assert time.monotonic() < until
         time.sleep(0.05)
-    set_aside, answered = (1 + 8 + 5) * 1000 / 1e6, (2 + 2) * 1000 / 1e6
-    each = [pytest.approx(set_aside + other) for other in (set_aside, answered)]
-    assert spent(client, folder).usd in each  # the other one may have been complete
+    assert spent(client, folder).usd == pytest.approx((1 + 8 + 5) * 1000 / 1e6)
 
 
 def test_one_request_asks_for_so_many_answers_and_no_more(door):

@@ -107,7 +107,7 @@ def test_the_same_expert_asked_again_is_a_retry(tmp_path):
     ledger = Ledger(registry)
     trail.note(0.0, Decision(("cheap",), (), "asked by name"), ledger)
     ledger.failed("cheap", 0.0, ExpertTimeoutError("x"))
-    ledger.answered("cheap", 0.0, Prompt.of("x"), Generation("y"))
+    ledger.answered("cheap", 0.0, Prompt.of("x"), Generation(text="y"))
     visit = SimpleNamespace(
         model="cheap", answers=[], trails=[trail], error=None, registry=registry, steps=[]
     )
