@@ -34,10 +34,10 @@ class AccessLine:
         if visit is not None and visit.key is not None:
             fields["key"] = visit.key.id
         if visit is not None and visit.model:
-            steps = visit.steps
+            steps, asked = visit.steps, visit.blamed
             fields |= {
                 "model": visit.model,
-                "expert": done.expert,
+                "expert": done.expert or (asked.expert if asked else ""),
                 "calls": len(steps),
                 "prompt_tokens": sum(step.usage.prompt_tokens for step in steps),
                 "completion_tokens": sum(step.usage.completion_tokens for step in steps),

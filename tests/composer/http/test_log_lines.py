@@ -69,7 +69,7 @@ def test_json_lines_tell_of_each_request(tmp_path, upstream_url):
         "completion_tokens": 2,
         "usd": 6e-06,
     }
-    assert (bad["status"], bad["error"], bad["expert"]) == (503, "ExpertUnavailableError", "")
+    assert (bad["status"], bad["error"], bad["expert"]) == (503, "ExpertUnavailableError", "dead")
     assert (lost["status"], lost["route"]) == (404, "(unknown)")
     [warning] = [line for line in lines if line["logger"] == "composer.http.connection"]
     assert "503" in warning["message"]

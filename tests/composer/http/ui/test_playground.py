@@ -91,6 +91,10 @@ def test_stop_ends_the_upstream_call_and_keeps_what_came(page, upstream, stop):
     until(lambda: upstream.hung_up == before + 1)
     assert turn.locator(".rich").inner_text() == "one two"
     assert page.locator("#send").inner_text() == "Send"
+    story = told(turn).inner_text()
+    assert "far was stopped" in story
+    assert "(estimated)" in story
+    assert turn.locator(".failed").count() == 0
 
 
 def test_turns_and_settings_go_into_the_next_request(page, upstream):
