@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from composer.admission import Admission, Reservation
 from composer.decision_log import DecisionLog, Logged
+from composer.decision_sums import HUNG_UP
 from composer.http.errors import api_error
 from composer.key_store import KeyStore
 from composer.keys import Key, is_token
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0  # between looks whether there are keys by now
 _BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
 _ANSWER_TOKENS = 4096  # reserved where nothing limits the answer
-_HUNG_UP = 499  # as nginx logs a client that left
 
 
 @dataclass
@@ -269,7 +269,7 @@ def _status(error: BaseException | None) -> int:
     if isinstance(error, ComposerError):
         return api_error(error).status
     is_gone = isinstance(error, ClientDisconnect | asyncio.CancelledError)
-    return _HUNG_UP if is_gone else 500
+    return HUNG_UP if is_gone else 500
 
 
 def _bearer(scope: Scope) -> str:
