@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from composer.http.access import Visit
+from composer.http.visit import Visit
 from experts_registry.errors import ComposerError
 
 __all__ = ["OPERATIONS", "Finished"]
