@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -27,8 +27,14 @@ _SHARE, _LAST_SHARE = 0.5, 0.99  # of the time that is left
 class Pieces:
     """How far one call has come: whether it has given pieces of an answer, or all of it."""
 
+    _answers: Callable[[], None]
     has_begun: bool = False
     is_complete: bool = False
+
+    def add(self) -> None:
+        """Note a piece: the expert is there."""
+        self._answers()
+        self.has_begun = True
 
 
 class Calling:
@@ -86,9 +92,9 @@ class Calling:
         Where the expert is not let in, there is no call and nothing to note. One that is stopped,
         or breaks after its first piece, may be charged for by the expert, who does not say so.
         """
-        with self.standings[expert].call():
+        with self.standings[expert].call() as answers:
             self._let_in.add(expert)
-            pieces = Pieces()
+            pieces = Pieces(answers)
             try:
                 yield pieces
             except BaseException as error:

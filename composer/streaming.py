@@ -149,22 +149,22 @@ async def _failover(
     expert = progress.plan.decision.primary
     while progress.answer is None:
         progress.expert, progress.began = expert, calling.begin(expert)
-        pieces = Pieces()
+        pieces: Pieces | None = None
         try:
             with calling.call(expert, progress.plan.prompt, progress.began) as pieces:
                 async with aclosing(_pieces(progress, calling)) as chunks:
                     async for chunk in chunks:
+                        pieces.add()
                         if chunk.generation is not None:
                             chunk = _finished(progress, chunk.generation, remember)
                             pieces.is_complete = True
-                        pieces.has_begun = True
                         yield chunk
                 if progress.answer is None:
                     raise ExpertUnavailableError(
                         f"expert {expert!r}: the stream ended early; ask again"
                     )
         except ComposerError as error:
-            if pieces.has_begun:
+            if pieces is not None and pieces.has_begun:
                 raise
             expert = await calling.next(expert, error)
 

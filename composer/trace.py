@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import dataclass, field, replace
-from secrets import token_hex
 from typing import Any
 
 from composer.estimates import counted, most
+from composer.identifiers import new_id
 from experts_registry.registry import Registry
 from experts_registry.types import Generation, Passage, Prompt, Usage
 from routers.base import Decision
@@ -65,7 +65,7 @@ class Answer:
     registry: str = ""
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: token_hex(16))
+    id: str = field(default_factory=new_id)
 
     @property
     def expert(self) -> str:
@@ -98,7 +98,7 @@ class Ledger:
     registry: Registry
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: token_hex(16))
+    id: str = field(default_factory=new_id)
     steps: list[Step] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 
