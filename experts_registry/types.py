@@ -93,7 +93,7 @@ class Sampling:
         stop = self.stop or ()  # null, as clients send it, is none
         stop = (stop,) if isinstance(stop, str) else stop
         if not isinstance(stop, list | tuple) or not all(isinstance(t, str) for t in stop):
-            raise OptionError("stop: is not a text or a list of texts; use one of these")
+            raise OptionError(f"stop: is a {type(stop).__name__}; use a text or a list of texts")
         stop = tuple(stop)
         object.__setattr__(self, "stop", stop)
         for name, least in (("max_tokens", 0), ("top_logprobs", 0), ("n", 1)):
