@@ -186,7 +186,9 @@ class Assembly:
         self.usage = piece.usage or self.usage
         self.reply |= piece.reply
         # More answers than were asked for are nobody's.
-        chunks = [self._grow(choice) for choice in piece.choices or () if choice.index < self.n]
+        chunks = [
+            self._grow(choice) for choice in piece.choices or () if 0 <= choice.index < self.n
+        ]
         return [c for c in chunks if c.text or c.extra or c.logprobs]
 
     def _grow(self, choice: _Delta) -> Chunk:
