@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import to_json
+
 from composer.explanation import decision_json
 from composer.trace import Answer, Step
 from experts_registry.types import Usage
@@ -155,8 +157,8 @@ def error_class(error: str | None) -> str | None:
 def _dumped(value: Any) -> str:
     """Return JSON."""
     try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):  # a plug-in router's arrays, or NaN
+        return to_json(value, inf_nan_mode="null").decode()
+    except ValueError:  # a plug-in router's arrays, or half a surrogate pair
         return json.dumps(_plain(value))
 
 

@@ -2,9 +2,9 @@
 
 import time
 from dataclasses import dataclass, field
-from secrets import token_hex
 from typing import Any
 
+from composer.identifiers import new_id
 from experts_registry.registry import Registry
 from experts_registry.types import Generation, Passage, Usage
 from routers.base import Decision
@@ -47,7 +47,7 @@ class Answer:
     registry: str = ""
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: token_hex(16))
+    id: str = field(default_factory=new_id)
 
     @property
     def expert(self) -> str:
@@ -80,7 +80,7 @@ class Ledger:
     registry: Registry
     query: str = ""
     model: str = ""
-    id: str = field(default_factory=lambda: token_hex(16))
+    id: str = field(default_factory=new_id)
     steps: list[Step] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 

@@ -5,6 +5,7 @@ An expert is an `LLM`, an `Embedder` or a `Reranker`.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -155,7 +156,7 @@ class Prompt:
             raise PromptError("query: the last user message is empty; write a question or a task")
         return prompt
 
-    @property
+    @cached_property
     def query(self) -> str:
         """The text that routers read: the last user turn, or what stands in for one.
 

@@ -59,6 +59,8 @@ def _classes() -> np.ndarray:
 
 
 _CLASS = _classes()
+_DIGITS = "0123456789"
+_ASCII = {point: _DIGITS[_CLASS[point]] for point in range(128)}
 
 
 def window(text: str) -> str:
@@ -77,13 +79,22 @@ def text_features(queries: Sequence[str]) -> FloatArray:
     """Return one row of `FEATURES` per query (n, 12): logarithms, shares of characters, 0 or 1."""
     rows = np.zeros((len(queries), len(FEATURES)), dtype=np.float32)
     for row, query in zip(rows, queries, strict=True):
-        points = np.frombuffer(query.encode("utf-32-le", "replace"), dtype=np.uint32)
-        count = np.bincount(_CLASS[np.minimum(points, 0xFFFF)], minlength=10).tolist()
-        size, words, lines = len(points), count[_BLANK] + 1, count[_LINE]
+        count, size = _counts(query), len(query)
+        words, lines = count[_BLANK] + 1, count[_LINE]
         shares = [count[c] / max(size, 1) for c in _SHARES]
         logs = [math.log1p(size), math.log1p(words), math.log1p(lines)]
         row[:] = [*logs, *shares, "?" in query, _is_code(query)]
     return rows
+
+
+def _counts(text: str) -> list[int]:
+    """Return how many characters there are of each class."""
+    if text.isascii():  # a tenth of the time of the arrays
+        digits = text.translate(_ASCII)
+        return [digits.count(digit) for digit in _DIGITS]
+    points = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
+    counts: list[int] = np.bincount(_CLASS[np.minimum(points, 0xFFFF)], minlength=10).tolist()
+    return counts
 
 
 def _is_code(text: str) -> bool:

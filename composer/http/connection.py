@@ -5,7 +5,6 @@ import logging
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from secrets import token_hex
 from typing import cast
 
 from starlette.exceptions import HTTPException
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from composer.http.bodies import JsonResponse, json_bytes
 from composer.http.errors import ApiError, api_error, overloaded, unexpected
 from composer.http.headers import told_too_late
+from composer.identifiers import new_id
 from experts_registry.errors import ComposerError, DatabaseError
 
 __all__ = ["Guarded", "while_connected"]
@@ -72,7 +72,7 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         scope["app"] = self  # makes the router raise what it would answer as plain text
-        scope.setdefault("request_id", f"req_{token_hex(16)}")
+        scope.setdefault("request_id", f"req_{new_id()}")
         sending = _Sending(send, scope["request_id"])
         try:
             await self._app(scope, receive, sending)

@@ -2,6 +2,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.strategies import characters, text
 
 from experts_registry.errors import OptionError
 from routers.features import (
@@ -16,8 +18,8 @@ from routers.features import (
 from routers.words import WORDS
 
 
-def of(text):
-    return dict(zip(FEATURES, text_features([text])[0].tolist(), strict=True))
+def of(query):
+    return dict(zip(FEATURES, text_features([query])[0].tolist(), strict=True))
 
 
 def test_lengths_are_logarithms():
@@ -128,3 +130,12 @@ def test_what_is_missing_beside_an_embedding_is_unknown_words_and_mean_features(
     assert not alone[:, 3:].any()
     with pytest.raises(OptionError, match=r"x: has 5 columns; give what .* of 3 dimensions"):
         as_learned(z[:, :5], width, scale)
+
+
+@given(text(alphabet=characters(max_codepoint=127), max_size=200))
+def test_plain_texts_are_read_as_all_others_are(query):
+    (plain,), (other,) = text_features([query]), text_features([query + "\u2603"])
+    # The snowman counts for nothing but one character more.
+    shares = slice(3, 10)
+    assert plain[shares] * len(query) == pytest.approx(other[shares] * (len(query) + 1), abs=1e-4)
+    assert list(plain[1:3]) == list(other[1:3])
