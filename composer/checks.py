@@ -3,8 +3,9 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,8 +14,8 @@ import numpy as np
 
 from composer.opening import open_embedder, open_llm, open_reranker
 from composer.routing import Routing
-from experts_registry.errors import ComposerError
-from experts_registry.lines import KeyPath, parse_yaml, read_text
+from experts_registry.errors import ComposerError, ModelSourceError
+from experts_registry.lines import KeyPath, parse_yaml, read_text, text_digest
 from experts_registry.plugins import load_plugin, plugin_names
 from experts_registry.registry import Registry
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
@@ -52,38 +53,88 @@ def check_registry(registry: Registry, *, models: bool = False) -> list[Finding]
     """Check what the schema cannot: plug-ins, environment variables, artefacts, models."""
     findings = []
     for spec in registry.experts.values():
-        findings += _check_expert(spec, models)
+        findings += _check_expert(spec, registry, models)
     for composition in registry.compositions.values():
         findings += _check_composition(composition, registry)
     return findings
 
 
-def _check_expert(spec: ExpertSpec, models: bool) -> list[Finding]:
+def _check_expert(spec: ExpertSpec, registry: Registry, models: bool) -> list[Finding]:
     unset = [
         variable
         for key, variable in spec.options.items()
         if key.endswith("_env") and isinstance(variable, str) and variable not in os.environ
     ]
+    findings = []
     if unset:
         what = f"expert {spec.name!r}: environment variable {', '.join(unset)} is not set"
-        return [Finding(f"{what}; set it before asking", "note")]
+        findings.append(Finding(f"{what}; set it before asking", "note"))
+    wrong = list(_missing(spec))
+    wrong += _unopenable(spec, unset, is_missing=bool(wrong))
+    findings += [Finding(f"{_located(registry, spec, text)}: {text}", "error") for text in wrong]
+    if models and not wrong:
+        findings.append(_check_model(spec, registry))
+    return findings
+
+
+def _missing(spec: ExpertSpec) -> Iterator[str]:
+    """Say which local models are not there; hub names are not looked up."""
+    from experts_registry.sources import find, is_local
+
+    named = [("model", source) for source in spec.sources]
+    named += [(f"options.{key}", v) for key, v in spec.options.items() if isinstance(v, str)]
+    for key, source in named:
+        try:
+            if is_local(source):
+                find(source)
+        except ComposerError as error:
+            yield f"expert {spec.name!r}: {key}: {error}"
+
+
+def _unopenable(spec: ExpertSpec, unset: Sequence[str], *, is_missing: bool) -> list[str]:
+    """Read the options and compare offers; weights load at the first call."""
+    opening = {"llm": open_llm, "retriever": open_embedder, "reranker": open_reranker}
     try:
-        # Reads the options and compares offers; weights load at the first call.
-        opening = {"llm": open_llm, "retriever": open_embedder, "reranker": open_reranker}
         opening[spec.kind](spec)
-        return [_check_model(spec)] if models else []
     except ComposerError as error:
-        return [Finding(str(error), "error")]
+        # A key is looked for after everything else was found good.
+        if any(repr(variable) in str(error) for variable in unset):
+            return []
+        if is_missing and isinstance(error, ModelSourceError):  # some look for it at once
+            return []
+        return str(error).splitlines()
+    return []
 
 
-def _check_model(spec: ExpertSpec) -> Finding:
+_KEY = re.compile(r"expert '[^']*': ((?:options|model|offers)(?:\.\w+)*)\b")
+
+
+def _located(registry: Registry, spec: ExpertSpec, text: str) -> str:
+    """Return the file and line of the key that a mistake is about, or of the expert."""
+    i = next(i for i, one in enumerate(registry.file.experts) if one.name == spec.name)
+    key = _KEY.match(text)
+    return _line(registry, ("experts", i, *(key[1].split(".") if key else ())))
+
+
+def _line(registry: Registry, place: KeyPath) -> str:
+    """Return the file and the line of a place; without it where the file is another by now."""
+    text = read_text(registry.path) if registry.path.is_file() else ""
+    if text_digest(text) != registry.digest:
+        return str(registry.path)
+    return f"{registry.path}:{parse_yaml(text, str(registry.path)).line(place)}"
+
+
+def _check_model(spec: ExpertSpec, registry: Registry) -> Finding:
     from experts_registry.sources import is_local, locate
 
     if spec.backend not in {"transformers", "sentence_transformers", "cross_encoder"}:
         return Finding(f"expert {spec.name!r}: has no model file to check")
     if not is_local(spec.sources[0]):
         return Finding(f"expert {spec.name!r}: {spec.sources[0]} is a hub name; not looked up")
-    return Finding(f"expert {spec.name!r}: found at {locate(spec)}")
+    try:
+        return Finding(f"expert {spec.name!r}: found at {locate(spec)}")
+    except ComposerError as error:
+        return Finding(f"{_located(registry, spec, str(error))}: {error}", "error")
 
 
 def _check_composition(composition: Composition, registry: Registry) -> list[Finding]:
@@ -139,8 +190,7 @@ def _check_select(
         blamed = (named[0] if named else "") if known else "policy"
         i = list(registry.compositions).index(composition.name)
         place: KeyPath = ("compositions", i, "select", *([blamed] if blamed else []))
-        line = parse_yaml(read_text(registry.path), str(registry.path)).line(place)
-        where = f"{registry.path}:{line}: {'.'.join(map(str, place))}"
+        where = f"{_line(registry, place)}: {'.'.join(map(str, place))}"
         return [Finding(f"{where}: {error}", "error")]
     return []
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from composer.deadlines import deadline, timed
-from composer.opening import open_llm
+from composer.opening import SETUP_ERRORS, blaming_setup, open_llm
 from composer.shared import Shared
 from composer.slots import Slots
 from composer.status import Tier
@@ -138,14 +138,16 @@ class LocalDispatcher:
         """Return the text that tokens of an expert stand for."""
         read = getattr(await self._llm(expert), "detokenize", None)
         if read is None:
-            raise OffersError(f"expert {expert!r}: has no tokenizer here; send the text")
-        text: str = await asyncio.to_thread(read, tokens)
+            raise OffersError(f"expert {expert!r}: has no tokenizer here; send the text", "prompt")
+        with blaming_setup(expert, SETUP_ERRORS):
+            text: str = await asyncio.to_thread(read, tokens)
         return text
 
     def tier(self, expert: str) -> Tier:
         """Say where an expert's weights are now."""
-        kept = self._open.get(expert)
-        tier: Tier = "disk" if kept is None else getattr(kept.llm, "tier", "host")
+        if (kept := self._open.get(expert)) is None:
+            return _tier_unopened(self._specs[expert])
+        tier: Tier = getattr(kept.llm, "tier", "host")
         return tier
 
     async def aclose(self) -> None:
@@ -186,7 +188,8 @@ class LocalDispatcher:
         with self._opening[expert]:
             if (kept := self._open.get(expert)) is not None:
                 return kept.llm
-            llm = open_llm(spec)
+            with blaming_setup(expert):
+                llm = open_llm(spec)
             with self._lock:
                 if self._is_closed:
                     raise ExpertUnavailableError(
@@ -194,6 +197,11 @@ class LocalDispatcher:
                     )
                 self._open[expert] = _Kept(llm)
         return llm
+
+
+def _tier_unopened(spec: ExpertSpec) -> Tier:
+    """Tell from the file alone: to import a backend may take seconds."""
+    return "remote" if spec.backend == "openai" or "base_url" in spec.options else "disk"
 
 
 async def _close(llm: LLM) -> None:
@@ -207,7 +215,8 @@ def _failing_as(expert: str) -> Iterator[None]:
     A backend may be anybody's plug-in, and one broken expert must not end a collection.
     """
     try:
-        yield
+        with blaming_setup(expert, SETUP_ERRORS):
+            yield
     except ComposerError:
         raise
     except Exception as error:

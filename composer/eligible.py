@@ -51,5 +51,8 @@ def refusal(excluded: Mapping[str, str]) -> ComposerError:
     """Return the error that fits why nobody may be asked."""
     listed = "; ".join(f"{name}: {why}" for name, why in excluded.items())
     is_too_long = all("context window" in why for why in excluded.values())
-    kind = ContextLengthError if is_too_long else OffersError
-    return kind(f"query: no expert may be asked ({listed})")
+    said = f"query: no expert may be asked ({listed})"
+    if is_too_long:
+        return ContextLengthError(said)
+    is_logprobs = all("logprobs" in why for why in excluded.values())
+    return OffersError(said, "logprobs" if is_logprobs else None)

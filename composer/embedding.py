@@ -25,7 +25,8 @@ def embedded(
     shorten = getattr(embedder, "shortened", None)
     if shorten is None or dimensions > x.shape[1]:
         raise OffersError(
-            f"dimensions: {name!r} has {x.shape[1]} and gives no {dimensions}; leave it out"
+            f"dimensions: {name!r} has {x.shape[1]} and gives no {dimensions}; leave it out",
+            "dimensions",
         )
     shorter: FloatArray = shorten(x, dimensions)
     return shorter
@@ -36,6 +37,6 @@ def _text(embedder: Embedder, name: str, text: str | Sequence[int]) -> str:
         return text
     read = getattr(embedder, "detokenize", None)
     if read is None:
-        raise OffersError(f"input: {name!r} reads texts and has no tokens; send texts")
+        raise OffersError(f"input: {name!r} reads texts and has no tokens; send texts", "input")
     read_text: str = read(text)
     return read_text

@@ -16,7 +16,7 @@ import numpy as np
 
 from composer.locations import database_location
 from composer.trace import Answer
-from experts_registry.errors import DataError, OptionError, UnknownAnswerError
+from experts_registry.errors import DataError, OptionError, UnknownAnswerError, named
 from experts_registry.registry import Registry
 from experts_registry.types import Generation
 from routers.decision import Decision
@@ -176,8 +176,9 @@ class FeedbackDesk:
         draft = self._recent.get(answer_id) or self.store.get(answer_id)
         if draft is None:
             raise UnknownAnswerError(
-                f"feedback: answer {answer_id!r} is not known; give feedback on one of the last "
-                f"{self._recent.answers} answers of this process, or on one that already has some"
+                f"feedback: answer {named(answer_id)} is not known; give feedback on one of the "
+                f"last {self._recent.answers} answers of this process, or on one that already has "
+                "some"
             )
         return draft
 

@@ -116,6 +116,16 @@ class KeyStore:
             query = sa.select(_KEYS).order_by(_KEYS.c.created, _KEYS.c.id)
             return [_key(row) for row in connection.execute(query).mappings()]
 
+    def require_readable(self) -> None:
+        """Look whether keys could be checked now.
+
+        Raises:
+            DataError: the database cannot be read.
+        """
+        if self._database.exists():
+            with self._database.reading() as connection:
+                connection.execute(sa.select(_KEYS.c.id).limit(1)).first()
+
     def has_keys(self) -> bool:
         """Tell whether anybody could be let in."""
         return any(key.state() == "active" for key in self.all())

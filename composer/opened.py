@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 
-from composer.opening import open_embedder, open_reranker
+from composer.opening import SETUP_ERRORS, blaming_setup, open_embedder, open_reranker
 from experts_registry.errors import unknown_name
 from experts_registry.registry import Registry
 from experts_registry.types import Embedder, FloatArray, Reranker
@@ -31,7 +31,8 @@ class Opened:
                 retrievers = self._registry.retrievers
                 if name not in retrievers:
                     raise unknown_name("retriever", name, retrievers)
-                self._embedders[name] = open_embedder(retrievers[name])
+                with blaming_setup(name):
+                    self._embedders[name] = open_embedder(retrievers[name])
             return self._embedders[name]
 
     def relevance(self, query: str, texts: Sequence[str], *, model: str) -> FloatArray:
@@ -41,13 +42,16 @@ class Opened:
             UnknownNameError: no reranker and no retriever has that name.
         """
         if model in self._registry.rerankers:
-            return self._reranker(model).relevance(query, texts)
+            reranker = self._reranker(model)
+            with blaming_setup(model, SETUP_ERRORS):
+                return reranker.relevance(query, texts)
         known = {**self._registry.rerankers, **self._registry.retrievers}
         if model not in known:
             raise unknown_name("reranker or retriever", model, known)
         embedder = self.embedder(model)
-        x = embedder.embed([query], role="query")  # (1, d)
-        scores: FloatArray = embedder.embed(texts, role="passage") @ x[0]
+        with blaming_setup(model, SETUP_ERRORS):
+            x = embedder.embed([query], role="query")  # (1, d)
+            scores: FloatArray = embedder.embed(texts, role="passage") @ x[0]
         return scores
 
     def close(self) -> None:
@@ -63,5 +67,6 @@ class Opened:
     def _reranker(self, name: str) -> Reranker:
         with self._lock:
             if name not in self._rerankers:
-                self._rerankers[name] = open_reranker(self._registry.rerankers[name])
+                with blaming_setup(name):
+                    self._rerankers[name] = open_reranker(self._registry.rerankers[name])
             return self._rerankers[name]

@@ -1,13 +1,46 @@
 """Build the backend of an expert; its weights may load later."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from experts_registry.errors import ComposerError, OffersError, PluginError, RegistryError
+from experts_registry.errors import (
+    ComposerError,
+    ModelSourceError,
+    OffersError,
+    PluginError,
+    RegistryError,
+)
 from experts_registry.plugins import load_plugin
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import LLM, Embedder, Reranker
 
-__all__ = ["open_embedder", "open_llm", "open_reranker"]
+__all__ = ["SETUP_ERRORS", "blaming_setup", "open_embedder", "open_llm", "open_reranker"]
+
+logger = logging.getLogger(__name__)
+
+SETUP_ERRORS = (ModelSourceError, PluginError, RegistryError)  # never a request's fault
+
+
+@contextmanager
+def blaming_setup(
+    expert: str, kinds: tuple[type[ComposerError], ...] = (ComposerError,)
+) -> Iterator[None]:
+    """Mark what keeps an expert from being opened, and tell the operator.
+
+    Args:
+        expert: its name.
+        kinds: errors that mean that here; weights are found only at the first call, which may
+            fail for other reasons.
+    """
+    try:
+        yield
+    except kinds as error:
+        if error.unopened is None:
+            error.unopened = expert
+            logger.error("expert %s cannot be opened: %s", expert, error)
+        raise
 
 
 def open_llm(spec: ExpertSpec) -> LLM:

@@ -17,6 +17,7 @@ from composer.dispatch import Dispatcher, LocalDispatcher
 from composer.embedding import Texts, embedded
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
+from composer.opening import SETUP_ERRORS, blaming_setup
 from composer.plan import Plan
 from composer.planning import Planner
 from composer.routing import Routing
@@ -216,7 +217,8 @@ class Composer:
             OffersError: it has no tokenizer, or no vectors of so few ``dimensions``.
         """
         embedder = self._routing.opened.embedder(model)
-        return embedded(embedder, model, texts, role=role, dimensions=dimensions)
+        with blaming_setup(model, SETUP_ERRORS):
+            return embedded(embedder, model, texts, role=role, dimensions=dimensions)
 
     async def aembed(self, texts: Texts, *, model: str, **how: Any) -> FloatArray:
         """Async twin of `embed`: the retriever computes in a thread."""

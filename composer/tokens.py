@@ -20,6 +20,7 @@ async def text_of(composer: Composer, tokens: Sequence[int], *, model: str) -> s
     if model not in composer.registry.llms:
         raise OffersError(
             f"model {model!r}: is a composition, and its experts share no tokens; send the text, "
-            "or ask one expert that runs in this process"
+            "or ask one expert that runs in this process",
+            "prompt",
         )
     return await composer.dispatcher.detokenize(model, tokens)

@@ -65,13 +65,23 @@ __all__ = [
     "RegistryError",
     "UnknownAnswerError",
     "UnknownNameError",
+    "named",
     "nearest",
     "unknown_name",
 ]
 
+_QUOTED = 128  # characters of a name in an error
+
 
 class ComposerError(Exception):
-    """Everything this project raises on purpose."""
+    """Everything this project raises on purpose.
+
+    ``unopened`` is the expert that could not be opened, where that is why. ``public`` is what a
+    client of a server may read where the message is for the operator.
+    """
+
+    unopened: str | None = None
+    public: str | None = None
 
 
 class RegistryError(ComposerError):
@@ -176,7 +186,14 @@ class LimitError(AccessError):
 
 
 class OffersError(ComposerError):
-    """An expert was asked for something it does not offer."""
+    """An expert was asked for something it does not offer; ``param`` is the request's key."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message, param)
+        self.param = param
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ExpertError(ComposerError):
@@ -211,11 +228,24 @@ class ExpertReplyError(ExpertError):
 
 
 class ExpertRequestError(ExpertError):
-    """An expert refused the request itself; ``status`` is the HTTP status, if there was one."""
+    """An expert refused the request itself.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message, status)
-        self.status = status
+    Args:
+        message: what it said.
+        status: the HTTP status, if there was one.
+        param: the key of the request that it blames.
+        code: its own word for it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, status, param, code)
+        self.status, self.param, self.code = status, param, code
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -234,8 +264,15 @@ class CapacityError(ComposerError):
     """The machine or cluster cannot host the experts."""
 
 
+def named(text: str) -> str:
+    """Quote a name that somebody sent, which may be of any length."""
+    return repr(text) if len(text) <= _QUOTED else f"{text[:_QUOTED]!r}..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the closest known name, or an empty string."""
+    if len(name) > _QUOTED:
+        return ""
     match = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
 
@@ -245,5 +282,5 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError
     names = sorted(known)
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return UnknownNameError(
-        f"{what} {name!r} is not one of {listed or '(none)'}{nearest(name, names)}"
+        f"{what} {named(name)} is not one of {listed or '(none)'}{nearest(name, names)}"
     )

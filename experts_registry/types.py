@@ -89,11 +89,12 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
                 what = "a whole number" if kind is Integral else "a number"
-                raise OptionError(f"{name}: {value!r} is not {what}; use one, or leave it out")
+                told = type(value).__name__
+                raise OptionError(f"{name}: is a {told}; use {what}, or leave it out")
         stop = self.stop or ()  # null, as clients send it, is none
         stop = (stop,) if isinstance(stop, str) else stop
         if not isinstance(stop, list | tuple) or not all(isinstance(t, str) for t in stop):
-            raise OptionError(f"stop: {self.stop!r} is not a text or a list of texts")
+            raise OptionError(f"stop: is a {type(stop).__name__}; use a text or a list of texts")
         stop = tuple(stop)
         object.__setattr__(self, "stop", stop)
         for name, least in (("max_tokens", 0), ("top_logprobs", 0), ("n", 1)):
@@ -143,7 +144,10 @@ class Prompt:
         elif isinstance(text_or_messages, str):
             prompt = cls((Message("user", text_or_messages),), Sampling(**sampling))
         elif isinstance(text_or_messages, Sequence) and not isinstance(text_or_messages, bytes):
-            prompt = cls(tuple(map(_message, text_or_messages)), Sampling(**sampling))
+            prompt = cls(
+                tuple(_message(i, value) for i, value in enumerate(text_or_messages)),
+                Sampling(**sampling),
+            )
         else:
             kind = type(text_or_messages).__name__
             raise PromptError(f"query: is a {kind}; use a text, a list of messages or a Prompt")
@@ -173,30 +177,30 @@ class Prompt:
         return replace(self, sampling=replace(self.sampling, max_tokens=max_tokens))
 
 
-def _message(value: Any) -> Message:
+def _message(index: int, value: Any) -> Message:
     if isinstance(value, Message):
         return value
+    where = f"messages[{index}]"  # never what is in it: errors reach logs
     if not isinstance(value, Mapping):
-        raise PromptError(
-            f"messages: {value!r:.80} is no message; use {{'role': ..., 'content': ...}}"
-        )
+        kind = type(value).__name__
+        raise PromptError(f"{where}: is a {kind}; use {{'role': ..., 'content': ...}}")
     rest = dict(value)
     role, content = rest.pop("role", None), rest.pop("content", None)
     if not isinstance(role, str):
-        raise PromptError("messages: a message has no 'role'; use system, user, assistant or tool")
+        raise PromptError(f"{where}: has no 'role'; use system, user, assistant or tool")
     if isinstance(content, str) or content is None:
         return Message(role, content or "", rest)
     if not isinstance(content, list):
-        raise PromptError(f"messages: content is a {type(content).__name__}; use a string")
+        raise PromptError(f"{where}: content is a {type(content).__name__}; use a string")
     for part in content:
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
             raise PromptError(
-                "messages: a content part has no 'type'; use {'type': 'text', 'text': ...}"
+                f"{where}: a content part has no 'type'; use {{'type': 'text', 'text': ...}}"
             )
     parts = [part for part in content if part.get("type") == "text"]
     texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
     if len(texts) < len(parts):
-        raise PromptError("messages: a content part of type text has no 'text'; write one")
+        raise PromptError(f"{where}: a content part of type text has no 'text'; write one")
     return Message(role, "\n".join(texts), {**rest, "content": content})
 
 
@@ -234,7 +238,9 @@ class TokenLogprob:
 class Generation:
     """What one expert answered.
 
-    ``extra`` holds parts of a remote answer that are not text (``tool_calls``, ``refusal`` ...).
+    ``extra`` holds parts of a remote answer that are not text (``tool_calls``, ``refusal`` ...),
+    ``reply`` what else a remote reply says of the call (``system_fingerprint`` ...), and
+    ``usage_details`` how it splits its tokens.
     ``logprobs`` is ``None`` unless they were asked for. Where several answers were asked for at
     once, ``others`` are those after the first, and ``usage`` of the first is that of all.
     """
@@ -245,6 +251,8 @@ class Generation:
     logprobs: tuple[TokenLogprob, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     others: "tuple[Generation, ...]" = ()
+    reply: Mapping[str, Any] = field(default_factory=dict)
+    usage_details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def choices(self) -> "tuple[Generation, ...]":

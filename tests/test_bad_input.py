@@ -169,7 +169,7 @@ def test_an_empty_query(tmp_path, query):
 def test_a_broken_message(tmp_path, query):
     with (
         Composer.load(registry(tmp_path, ECHO + "}")) as composer,
-        pytest.raises(e.PromptError, match="messages: "),
+        pytest.raises(e.PromptError, match=r"messages\[0\]: "),
     ):
         composer.query(query)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -88,10 +89,10 @@ class Editions:
         """Build what the edit asks for, which shows mistakes that its text alone does not."""
         wrong = _mistakes(registry)
         # What is wrong in the edition that serves must not keep it there: an edit may mend a part.
-        old = set(_mistakes(self.composer.registry)) if wrong else set()
-        if new := [text for text in wrong if text not in old]:
+        old = _mistakes(self.composer.registry) if wrong else {}
+        if new := [text for what, text in wrong.items() if what not in old]:
             raise RegistryError("\n".join(new))
-        for text in wrong:
+        for text in wrong.values():
             logger.warning("still wrong after the edit: %s", text)
         return Composer.over(registry, workers=self.workers, before=self.composer)
 
@@ -129,5 +130,8 @@ def _as_refusal() -> Iterator[None]:
         raise PluginError(f"cannot be built: {type(error).__name__}: {error}") from error
 
 
-def _mistakes(registry: Registry) -> list[str]:
-    return [found.text for found in check_registry(registry) if found.level == "error"]
+def _mistakes(registry: Registry) -> dict[str, str]:
+    """Return what is wrong, by its text without the line, which any edit may move."""
+    line = re.compile(rf"^{re.escape(str(registry.path))}(:\d+)?: ")
+    found = [one.text for one in check_registry(registry) if one.level == "error"]
+    return {line.sub("", text): text for text in found}

@@ -39,7 +39,6 @@ _KINDS: tuple[tuple[type[ComposerError], tuple[int, str, str | None, str | None]
     (ContextLengthError, (400, INVALID, "context_length_exceeded", "messages")),
     (PromptError, (400, INVALID, "invalid_value", "messages")),
     (OptionError, (400, INVALID, "invalid_value", None)),
-    (OffersError, (400, INVALID, "unsupported_parameter", None)),
     (BudgetError, (429, "insufficient_quota", "insufficient_quota", None)),
     (AbstainError, (422, INVALID, "abstained", None)),
     (ExpertTimeoutError, (504, "timeout_error", "timeout", None)),
@@ -85,6 +84,9 @@ def api_error(error: ComposerError) -> ApiError:
         return _refused(error)
     if isinstance(error, DatabaseError):
         return overloaded("a database of the server cannot be used now; try again")
+    if error.unopened is not None:
+        what = f"expert {error.unopened!r}: cannot be opened; the server's log says why"
+        return api_error(ExpertUnavailableError(what))
     status, kind, code, param = _kind(error)
     headers = {}
     # The backend has tried again and the strategy has asked others: a client must not multiply it.
@@ -93,7 +95,9 @@ def api_error(error: ComposerError) -> ApiError:
     asked_for = error.retry_after if isinstance(error, ExpertBusyError) else None
     if asked_for is not None or status == 503:
         headers |= _come_again(_SECONDS if asked_for is None else asked_for)
-    return ApiError(status, str(error), code=code, param=param, kind=kind, headers=headers)
+    return ApiError(
+        status, error.public or str(error), code=code, param=param, kind=kind, headers=headers
+    )
 
 
 def _refused(error: AccessError) -> ApiError:
@@ -131,6 +135,8 @@ def unexpected() -> ApiError:
 def _kind(error: ComposerError) -> tuple[int, str, str | None, str | None]:
     if isinstance(error, ExpertRequestError) and not isinstance(error, ContentPolicyError):
         if error.is_callers_fault:
-            return 400, INVALID, "expert_refused", None
+            return 400, INVALID, error.code or "expert_refused", error.param
         return 502, SERVER, "expert_refused", None
+    if isinstance(error, OffersError):
+        return 400, INVALID, "unsupported_parameter", error.param
     return next((how for cls, how in _KINDS if isinstance(error, cls)), (500, SERVER, None, None))

@@ -49,7 +49,7 @@ def choice(body: Body, name: str, usual: str, other: str) -> str:
     if value is None:
         return usual
     if value not in (usual, other):
-        raise bad(name, f"{value!r} is neither {usual} nor {other}")
+        raise bad(name, f"is neither {usual} nor {other}; use one of them")
     return value
 
 

@@ -48,7 +48,7 @@ def _add(messages: list[Message], item: Mapping[str, Any], where: str) -> None:
     elif kind != "reasoning":  # another server's notes on an earlier turn: no chat can take them
         raise bad(
             where,
-            f"type {kind!r:.40} is not supported; use message, function_call or "
+            "is of a type that is not supported; use message, function_call or "
             "function_call_output",
             "unsupported_value",
         )
@@ -57,7 +57,7 @@ def _add(messages: list[Message], item: Mapping[str, Any], where: str) -> None:
 def _message(item: Mapping[str, Any], where: str) -> Message:
     role = _text(item, "role", where)
     if role not in _ROLES:
-        raise bad(f"{where}.role", f"{role!r:.40} is not one of {', '.join(_ROLES)}")
+        raise bad(f"{where}.role", f"is not one of {', '.join(_ROLES)}")
     return {"role": _ROLES[role], "content": _content(item.get("content"), f"{where}.content")}
 
 
@@ -107,8 +107,8 @@ def _part(part: Any, where: str) -> dict[str, Any]:
             }
     raise bad(
         where,
-        f"a part of type {part.get('type')!r:.40} is not supported; use input_text, or input_image "
-        "with an image_url",
+        "is a part of a type that is not supported; use input_text, or input_image with an "
+        "image_url",
         UNSUPPORTED,
     )
 

@@ -113,7 +113,7 @@ def _function(tool: Any, where: str) -> dict[str, Any]:
     if tool.get("type") != "function":
         raise bad(
             where,
-            f"a tool of type {tool.get('type')!r:.40} is not here; use those of type function",
+            "is a tool of a type that is not here; use those of type function",
             UNSUPPORTED,
         )
     if not isinstance(tool.get("name"), str):
@@ -148,9 +148,7 @@ def _text(body: Body) -> dict[str, Any]:
         case "json_schema":
             schema = {k: v for k, v in form.items() if k != "type" and v is not None}
             return {**chat, "response_format": {"type": "json_schema", "json_schema": schema}}
-    raise bad(
-        "text.format", f"{form['type']!r:.40} is not one of text, json_object and json_schema"
-    )
+    raise bad("text.format", "has a type that is not one of text, json_object and json_schema")
 
 
 def _object(body: Body, name: str, where: str = "") -> Mapping[str, Any]:

@@ -37,16 +37,18 @@ def chat_completion(answer: Answer, created: int) -> dict[str, Any]:
             for index, choice in enumerate(answer.generation.choices)
         ],
         "usage": usage_of(answer.generation),
+        **answer.generation.reply,
     }
 
 
-def usage_of(generation: Generation) -> dict[str, int]:
+def usage_of(generation: Generation) -> dict[str, Any]:
     """Return the tokens of a call that answered."""
     usage = generation.usage
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+        **generation.usage_details,
     }
 
 
@@ -106,9 +108,11 @@ class ChatEvents:
                 delta={},
                 finish_reason=choice.finish_reason,
                 logprobs=chat_logprobs(untold or None),
+                reply=answer.generation.reply,
             )
         if self.has_usage:
-            yield event({**self._head(), "choices": [], "usage": usage_of(answer.generation)})
+            told = {"choices": [], "usage": usage_of(answer.generation)}
+            yield event({**self._head(), **told, **answer.generation.reply})
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -125,6 +129,7 @@ class ChatEvents:
         delta: Mapping[str, Any],
         finish_reason: str | None = None,
         logprobs: dict[str, Any] | None = None,
+        reply: Mapping[str, Any] | None = None,
     ) -> bytes:
         choice = {
             "index": index,
@@ -132,5 +137,5 @@ class ChatEvents:
             "logprobs": logprobs,
             "finish_reason": finish_reason,
         }
-        value = {**self._head(), "choices": [choice]}
+        value = {**self._head(), "choices": [choice], **(reply or {})}
         return event({**value, "usage": None} if self.has_usage else value)

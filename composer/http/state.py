@@ -1,12 +1,18 @@
 """GET /health, /health/ready and /admin/registry: whether it runs, and with which file."""
 
+import asyncio
+import logging
+
 from starlette.types import ASGIApp
 
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.editions import Editions
+from experts_registry.errors import DataError
 
 __all__ = ["health", "ready", "registry"]
+
+logger = logging.getLogger(__name__)
 
 
 async def health(_editions: Editions, _asked: Asked) -> ASGIApp:
@@ -16,9 +22,14 @@ async def health(_editions: Editions, _asked: Asked) -> ASGIApp:
 
 async def ready(_editions: Editions, asked: Asked) -> ASGIApp:
     """Say whether a request could be answered."""
-    if asked.composer.registry.llms:
-        return JsonResponse({"status": "ready"})
-    return JsonResponse({"status": "no expert is enabled"}, status_code=503)
+    if not asked.composer.registry.llms:
+        return JsonResponse({"status": "no expert is enabled"}, status_code=503)
+    try:
+        await asyncio.to_thread(asked.visit.access.keys.require_readable)
+    except DataError as error:  # every request would fail
+        logger.error("not ready: %s", error)
+        return JsonResponse({"status": "API keys cannot be read"}, status_code=503)
+    return JsonResponse({"status": "ready"})
 
 
 async def registry(editions: Editions, asked: Asked) -> ASGIApp:

@@ -5,6 +5,7 @@ Loopback and private networks, which is where most experts live, are allowed.
 
 import asyncio
 import ipaddress
+import logging
 import math
 import socket
 import time
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from experts_registry.errors import ExpertUnavailableError
 
 __all__ = ["ResolvedHost", "ip_of", "is_denied"]
+
+logger = logging.getLogger(__name__)
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -97,8 +100,11 @@ class ResolvedHost:
             return
         if denied := [str(address[4][0]) for address in found if is_denied(str(address[4][0]))]:
             self._until = 0.0
-            raise ExpertUnavailableError(
+            error = ExpertUnavailableError(
                 f"{self.where}: {self.host!r} points to {denied[0]}, a link-local or metadata "
                 "address; use the server's own, or options.allow_link_local"
             )
+            logger.error("%s", error)  # clients need not know where it points to
+            error.public = f"{self.where}: may not be asked; the operator has to check its address"
+            raise error
         self._until = now + _FRESH_SECONDS

@@ -129,7 +129,8 @@ class EchoLLM:
         if wanted != {"type": "json_object"} or not _is_object(text):
             raise OffersError(
                 f"expert {self.spec.name!r}: repeats words and writes no other format; give it a "
-                "JSON object as options.reply for json_object, or ask another expert"
+                "JSON object as options.reply for json_object, or ask another expert",
+                "response_format",
             )
 
     def _is_failing(self) -> bool:

@@ -2,12 +2,14 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from experts_registry.backends.addresses import ip_of, is_denied
 from experts_registry.backends.redaction import without
-from experts_registry.errors import RegistryError
+from experts_registry.errors import ComposerError, RegistryError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Prompt
 
@@ -22,6 +24,7 @@ class Endpoint:
     """A checked address.
 
     Args:
+        name: of the expert, for clients, who need not know its host.
         where: the start of every error message: expert and host, never the key.
         host: the name in it.
         url: of the chat completions.
@@ -30,6 +33,7 @@ class Endpoint:
         asked: texts of the prompt at hand, which no error repeats.
     """
 
+    name: str
     where: str
     host: str
     url: str
@@ -61,6 +65,7 @@ class Endpoint:
         if key_env is None and base_url.rstrip("/") == PUBLIC_URL:
             key_env = PUBLIC_KEY
         return cls(
+            name=name,
             where=f"{name} at {parts.netloc}",
             host=host,
             url=parts._replace(path=parts.path.rstrip("/") + "/chat/completions").geturl(),
@@ -72,6 +77,15 @@ class Endpoint:
     def asking(self, prompt: Prompt) -> "Endpoint":
         """Return the same for one prompt."""
         return replace(self, asked=tuple(m.content for m in prompt.messages))
+
+    @contextmanager
+    def kept_from_clients(self) -> Iterator[None]:
+        """Say in ``public`` of every error what it says, without the host."""
+        try:
+            yield
+        except ComposerError as error:
+            error.public = (error.public or str(error)).replace(self.where, self.name)
+            raise
 
     def quote(self, text: str, length: int = 80) -> str:
         """Return the start of what a server said, without key and prompt if it echoes them."""

@@ -53,7 +53,8 @@ class Formats:
     def _refusal(self, why: str) -> OffersError:
         return OffersError(
             f"{self._where}: response_format.json_schema.schema: cannot be kept to: {why[:300]}; "
-            "leave that out, or ask another expert"
+            "leave that out, or ask another expert",
+            "response_format",
         )
 
     def _schema(self, wanted: Any) -> dict[str, Any] | None:
@@ -64,15 +65,17 @@ class Formats:
             return _OBJECT
         if kind != "json_schema":
             raise OffersError(
-                f"{self._where}: response_format: {kind!r:.80} is not one of text, json_object, "
-                "json_schema"
+                f"{self._where}: response_format: its type is not one of text, json_object, "
+                "json_schema",
+                "response_format",
             )
         inner = wanted.get("json_schema")
         schema = inner.get("schema", {}) if isinstance(inner, Mapping) else None
         if not isinstance(schema, dict):
             raise OffersError(
                 f"{self._where}: response_format.json_schema: has no schema; "
-                "use {name: ..., schema: {...}}"
+                "use {name: ..., schema: {...}}",
+                "response_format",
             )
         return schema
 
@@ -90,5 +93,6 @@ class Formats:
         except ValueError as error:
             raise OffersError(
                 f"{self._where}: response_format: its tokenizer allows no format but text: "
-                f"{str(error)[:200]}; ask another expert"
+                f"{str(error)[:200]}; ask another expert",
+                "response_format",
             ) from error

@@ -98,12 +98,13 @@ class OpenAILLM:
         """Answer a prompt piece by piece."""
         found: list[Generation] = []
         while (begun := sum(len(one.choices) for one in found)) < prompt.sampling.n:
-            async with aclosing(self._stream(remaining(prompt, begun))) as chunks:
-                async for chunk in chunks:
-                    if chunk.generation is None:
-                        yield replace(chunk, index=begun + chunk.index)
-                    else:
-                        found.append(chunk.generation)
+            with self.endpoint.kept_from_clients():
+                async with aclosing(self._stream(remaining(prompt, begun))) as chunks:
+                    async for chunk in chunks:
+                        if chunk.generation is None:
+                            yield replace(chunk, index=begun + chunk.index)
+                        else:
+                            found.append(chunk.generation)
         yield Chunk("", joined(found))
 
     async def aclose(self) -> None:
@@ -114,8 +115,9 @@ class OpenAILLM:
     # -- inside ---------------------------------------------------------------------------------
 
     async def _generate(self, prompt: Prompt) -> Generation:
-        async with self._post(prompt, stream=False) as response:
-            return await self._whole(response, prompt)
+        with self.endpoint.kept_from_clients():
+            async with self._post(prompt, stream=False) as response:
+                return await self._whole(response, prompt)
 
     async def _stream(self, prompt: Prompt) -> AsyncGenerator[Chunk]:
         async with self._post(prompt, stream=True) as response:

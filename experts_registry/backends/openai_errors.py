@@ -1,6 +1,7 @@
 """What an OpenAI-compatible server's refusals mean in our tree of errors."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -25,12 +26,16 @@ from experts_registry.errors import (
 
 __all__ = ["broken", "error_in", "refusal", "retry_after"]
 
+logger = logging.getLogger(__name__)
+
 _TOO_LONG = re.compile(
     r"context_length_exceeded|maximum (model |context |prompt |input |sequence )+length"
     r"|context (length|window|size)|prompt is too long|too many (input |prompt )?tokens"
     r"|exceeds the maximum number of tokens",
     re.IGNORECASE,
 )
+
+_WORD = re.compile(r"[A-Za-z_][\w.\[\]-]{0,63}")  # as the names of keys and codes are
 
 _FILTERED = re.compile(r"content_filter|content_policy_violation|content management policy")
 
@@ -76,7 +81,30 @@ def refusal(endpoint: Endpoint, status: int, body: str, wait: float | None = Non
         return ContentPolicyError(f"{start}; change the prompt or ask another expert", status)
     if status < 400:
         return ExpertReplyError(f"{start}; set options.base_url to the address it moved to")
-    return ExpertRequestError(f"{start}; {_advice(endpoint, status)}", status)
+    blamed = _blamed(endpoint, body) if status in (400, 422) else (None, None)
+    advice = _advice(endpoint, status)
+    error = ExpertRequestError(f"{start}; {advice}", status, *blamed)
+    if status in (401, 403):  # without the server's words, which may repeat the prompt
+        logger.warning("%s: HTTP %s; %s", endpoint.where, status, advice)
+        error.public = f"{start}; the operator has to check its API key"
+    return error
+
+
+def _blamed(endpoint: Endpoint, body: str) -> tuple[str | None, str | None]:
+    """Return the key that a server blames and its code for that, where they look like it."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None, None
+    error = value.get("error") if isinstance(value, Mapping) else None
+    told = error if isinstance(error, Mapping) else {}
+    param, code = (_word(endpoint, told.get(key)) for key in ("param", "code"))
+    return param, code
+
+
+def _word(endpoint: Endpoint, value: Any) -> str | None:
+    is_word = isinstance(value, str) and _WORD.fullmatch(value) and endpoint.quote(value) == value
+    return value if is_word else None
 
 
 def _advice(endpoint: Endpoint, status: int) -> str:
@@ -131,9 +159,12 @@ def broken(endpoint: Endpoint, error: httpx.HTTPError, options: Any) -> Composer
                 "ask for fewer tokens"
             )
         case httpx.ConnectError():
-            return ExpertUnavailableError(
+            unreachable = ExpertUnavailableError(
                 f"{start}: cannot connect ({what}); check options.base_url and that the server runs"
             )
+            # The reason names the address, which clients need not know.
+            unreachable.public = f"{start}: cannot connect; the operator has to check its server"
+            return unreachable
         case httpx.DecodingError():
             return ExpertReplyError(f"{start}: sent a body that cannot be decoded ({what})")
     return ExpertUnavailableError(f"{start}: the connection broke ({what}); ask again")

@@ -18,6 +18,7 @@ __all__ = ["Assembly", "parse_reply", "request_body"]
 B = TypeVar("B", bound=BaseModel)
 _ENCODER = json.JSONEncoder(allow_nan=False)  # once: building it is slow
 _MOST_TOKENS = 2**53
+_LONGEST_WORD = 256
 
 
 def request_body(endpoint: Endpoint, prompt: Prompt, own: Mapping[str, Any]) -> bytes:
@@ -56,6 +57,8 @@ def _sampling(prompt: Prompt) -> dict[str, Any]:
 class _Usage(BaseModel):
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
+    prompt_tokens_details: Any = None
+    completion_tokens_details: Any = None
 
 
 class _Top(BaseModel):
@@ -84,7 +87,19 @@ class _Choice(BaseModel):
     logprobs: _Logprobs | None = None
 
 
-class _Reply(BaseModel):
+class _Told(BaseModel):
+    """What a reply says of itself; anything but a text is left out."""
+
+    system_fingerprint: Any = None
+    service_tier: Any = None
+
+    @property
+    def reply(self) -> dict[str, str]:
+        told = {"system_fingerprint": self.system_fingerprint, "service_tier": self.service_tier}
+        return {k: v for k, v in told.items() if isinstance(v, str) and len(v) <= _LONGEST_WORD}
+
+
+class _Reply(_Told):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Any = None
@@ -97,7 +112,7 @@ class _Delta(BaseModel):
     logprobs: _Logprobs | None = None
 
 
-class _Piece(BaseModel):
+class _Piece(_Told):
     choices: list[_Delta] | None = None
     usage: _Usage | None = None
     error: Any = None
@@ -116,7 +131,13 @@ def parse_reply(endpoint: Endpoint, body: bytes, content_type: str, *, n: int = 
         raise _not_an_answer(endpoint, body, content_type, "'choices' is missing or empty")
     choices = sorted(reply.choices, key=lambda choice: choice.index)
     first, *others = map(_generation, choices[:n])
-    return replace(first, usage=_usage(reply.usage), others=tuple(others))
+    return replace(
+        first,
+        usage=_usage(reply.usage),
+        others=tuple(others),
+        reply=reply.reply,
+        usage_details=_details(reply.usage),
+    )
 
 
 def _generation(choice: _Choice) -> Generation:
@@ -153,6 +174,7 @@ class Assembly:
         self.endpoint = endpoint
         self.n = n
         self.usage: _Usage | None = None
+        self.reply: dict[str, str] = {}
         self.answers: dict[int, _Growing] = {}
 
     def add(self, event: Event) -> list[Chunk]:
@@ -162,6 +184,7 @@ class Assembly:
         if piece.error or event.name == "error":
             raise error_in(self.endpoint, piece.error or json.loads(data))
         self.usage = piece.usage or self.usage
+        self.reply |= piece.reply
         # More answers than were asked for are nobody's.
         chunks = [
             self._grow(choice) for choice in piece.choices or () if 0 <= choice.index < self.n
@@ -194,7 +217,13 @@ class Assembly:
                 f"{self.endpoint.where}: the stream ended before the answer did; ask again"
             )
         first, *others = [answer.generation() for answer in answers]
-        return replace(first, usage=_usage(self.usage), others=tuple(others))
+        return replace(
+            first,
+            usage=_usage(self.usage),
+            others=tuple(others),
+            reply=self.reply,
+            usage_details=_details(self.usage),
+        )
 
 
 def _parse(endpoint: Endpoint, model: type[B], body: bytes, content_type: str) -> B:
@@ -224,6 +253,17 @@ def _usage(usage: _Usage | None) -> Usage:
         prompt_tokens=_counted(usage.prompt_tokens),
         completion_tokens=_counted(usage.completion_tokens),
     )
+
+
+def _details(usage: _Usage | None) -> dict[str, Any]:
+    """Return how a server splits the tokens, where it does."""
+    names = ("prompt_tokens_details", "completion_tokens_details")
+    told = {name: getattr(usage, name, None) for name in names}
+    return {
+        name: {k: _counted(v) for k, v in value.items() if type(v) is int}
+        for name, value in told.items()
+        if isinstance(value, Mapping)
+    }
 
 
 def _counted(tokens: int | None) -> int:

@@ -52,11 +52,22 @@ def check_offers(spec: ExpertSpec, offers: tuple[str, ...]) -> frozenset[str]:
     return frozenset(spec.offers or offers)
 
 
-def refuse(spec: ExpertSpec, what: str, offers: Iterable[str]) -> OffersError:
-    """Build the error for a call that asks more than an expert offers."""
+def refuse(
+    spec: ExpertSpec, what: str, offers: Iterable[str], *, param: str | None = None
+) -> OffersError:
+    """Build the error for a call that asks more than an expert offers.
+
+    Args:
+        spec: of the expert.
+        what: it does not offer.
+        offers: what it does.
+        param: the request's key; by default ``what`` itself.
+    """
+    what = what if len(what) <= 128 else f"{what[:128]}..."
     return OffersError(
         f"expert {spec.name!r}: does not offer {what}, only {', '.join(sorted(offers))}; "
-        "ask another expert, or leave it out of the request"
+        "ask another expert, or leave it out of the request",
+        param or what,
     )
 
 

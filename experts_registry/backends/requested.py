@@ -54,7 +54,7 @@ def require_answerable(
             raise refuse(spec, key, offers)
     for message in prompt.messages:
         if message.media:
-            raise refuse(spec, message.media[0], offers)
+            raise refuse(spec, message.media[0], offers, param="messages")
 
 
 def _is_harmless(key: str, value: Any, extra: Mapping[str, Any]) -> bool:

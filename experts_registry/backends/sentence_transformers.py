@@ -129,7 +129,9 @@ class SentenceTransformersEmbedder:
         if not self.options.matryoshka:
             raise OffersError(
                 f"dimensions: {self.spec.name!r} has {x.shape[1]}, and says too little in "
-                f"{dimensions}; leave it out, or set options.matryoshka if its model was trained so"
+                f"{dimensions}; leave it out, or set options.matryoshka if its model was "
+                "trained so",
+                "dimensions",
             )
         first = x[:, :dimensions]
         unit: FloatArray = first / np.linalg.norm(first, axis=1, keepdims=True).clip(1e-12)

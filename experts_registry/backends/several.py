@@ -31,9 +31,11 @@ def joined(calls: Sequence[Generation], *, prompts: int | None = None) -> Genera
         calls: at least one.
         prompts: how many times the prompt was read; by default once a call.
     """
+    if len(calls) == 1:
+        return calls[0]
     first, *others = [choice for call in calls for choice in call.choices]
     read = [call.usage.prompt_tokens for call in calls][:prompts]
     written = [call.usage.completion_tokens for call in calls]
     usage = Usage(prompt_tokens=sum(read), completion_tokens=sum(written))
     alone = [replace(other, usage=Usage(), others=()) for other in others]
-    return replace(first, usage=usage, others=tuple(alone))
+    return replace(first, usage=usage, others=tuple(alone), reply={}, usage_details={})

@@ -97,6 +97,8 @@ class CreateChatCompletionResponse(Shape):
     model: str = Field(description="The expert that answered.")
     choices: list[ChatChoice]
     usage: CompletionUsage
+    system_fingerprint: str | None = Field(None, description="As a remote expert told it.")
+    service_tier: str | None = Field(None, description="As a remote expert told it.")
 
 
 class ChatCompletionStreamResponseDelta(Shape):

@@ -42,3 +42,9 @@ class CompletionUsage(Shape):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: dict[str, int] | None = Field(
+        None, description="As a remote expert told it: `cached_tokens` ..."
+    )
+    completion_tokens_details: dict[str, int] | None = Field(
+        None, description="As a remote expert told it: `reasoning_tokens` ..."
+    )

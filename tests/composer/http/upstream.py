@@ -7,8 +7,13 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Upstream"]
+__all__ = ["DETAILS", "TOLD", "Upstream"]
 
+TOLD = {"system_fingerprint": "fp_1", "service_tier": "flex"}
+DETAILS = {
+    "prompt_tokens_details": {"cached_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
 CALL = {
     "id": "call_1",
     "type": "function",
@@ -21,8 +26,8 @@ class Upstream:
     """Remembers what it was asked, and how often a client left before its answer.
 
     "wait" is answered once ``is_released``; "hang" and the end of "stall" never are. "once" gets
-    one answer, however many are asked for, as from servers that know no ``n``. Of "uncounted" no
-    usage is told, and of "negative" less than none.
+    one answer, however many are asked for, as from servers that know no ``n``; "tell" says more
+    of itself. Of "uncounted" no usage is told, and of "negative" less than none.
     """
 
     is_released: bool = True
@@ -52,6 +57,9 @@ class Upstream:
             await _send(send, 429, {"error": {"message": "slow down"}}, [(b"retry-after", b"7")])
         elif asked == "wrong":
             await _send(send, 400, {"error": {"message": "no such tool"}})
+        elif asked == "blame":
+            error = {"message": "no", "param": "tools[0].type", "code": "invalid_tool"}
+            await _send(send, 400, {"error": error})
         elif asked.startswith("leak"):  # as some servers do
             said = f"key {self.headers[-1].get('authorization')} may not ask {asked}"
             await _send(send, 401, {"error": {"message": said}})
@@ -101,7 +109,7 @@ class Upstream:
             for index in _indices(asked, request):
                 end = {"index": index, "delta": {}, "finish_reason": reason}
                 await _event(send, {"choices": [end]})
-            await _event(send, {"choices": [], "usage": _usage(asked)})
+            await _event(send, {"choices": [], "usage": _usage(asked), **_told(asked)})
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
         else:
             await send({"type": "http.response.body", "body": b""})
@@ -119,14 +127,19 @@ def _whole(asked: str, request: dict[str, Any]) -> dict[str, Any]:
     if request.get("logprobs"):
         choice["logprobs"] = {"content": [_entry("one", request)]}
     choices = [{**choice, "index": index} for index in _indices(asked, request)]
-    return {"choices": choices, "usage": _usage(asked)}
+    return {"choices": choices, "usage": _usage(asked), **_told(asked)}
 
 
-def _usage(asked: str) -> dict[str, int] | None:
+def _usage(asked: str) -> dict[str, Any] | None:
     if asked == "uncounted":
         return None
     sign = -1 if asked == "negative" else 1
-    return {"prompt_tokens": 5 * sign, "completion_tokens": 2 * sign, "total_tokens": 7 * sign}
+    usage = {"prompt_tokens": 5 * sign, "completion_tokens": 2 * sign, "total_tokens": 7 * sign}
+    return {**usage, **DETAILS} if asked == "tell" else usage
+
+
+def _told(asked: str) -> dict[str, Any]:
+    return TOLD if asked == "tell" else {}
 
 
 def _indices(asked: str, request: dict[str, Any]) -> range:
