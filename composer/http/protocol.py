@@ -276,5 +276,7 @@ class DoorProtocol(HttpToolsProtocol):
 
 def _too_large() -> ApiError:
     return ApiError(
-        431, f"headers: are larger than {MAX_HEAD} bytes with the address; send less", code="headers"
+        431,
+        f"headers: are larger than {MAX_HEAD} bytes with the address; send less",
+        code="headers",
     )
