@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from composer.http.openapi.headers import ANSWERED, CLIENT_REQUEST_ID, REQUEST_ID, of
+from composer.http.openapi.headers import ANSWERED, EVERYWHERE, LIMITED, of
 from composer.http.openapi.shape import Shape
 
 __all__ = ["ErrorResponse", "responses"]
@@ -50,7 +50,7 @@ def responses(schema: dict[str, Any]) -> dict[str, Any]:
     return {
         str(status): {
             "description": meaning,
-            "headers": of((REQUEST_ID, CLIENT_REQUEST_ID), names),
+            "headers": of(EVERYWHERE, (*names, *LIMITED)),
             "content": content,
         }
         for status, (meaning, names) in _MEANINGS.items()

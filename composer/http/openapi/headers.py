@@ -3,9 +3,16 @@
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ANSWERED", "CLIENT_REQUEST_ID", "HEADERS", "PAGE", "REQUEST_ID", "STREAMED", "of"]
+__all__ = ["ANSWERED", "EVERYWHERE", "HEADERS", "LIMITED", "PAGE", "STREAMED", "of"]
 
-REQUEST_ID, CLIENT_REQUEST_ID = "x-request-id", "x-client-request-id"
+EVERYWHERE = ("x-request-id", "x-client-request-id")
+# Where a key has rates.
+LIMITED = (
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+)
 # On every answer that an expert gave; router and score only where one decided, cost not on streams.
 ANSWERED = (
     "x-composer-model",
@@ -37,8 +44,14 @@ def _header(meaning: str, kind: str, *, required: bool = False) -> dict[str, Any
 
 
 HEADERS: dict[str, dict[str, Any]] = {
-    REQUEST_ID: _header("Names the request, also in the log.", "string", required=True),
-    CLIENT_REQUEST_ID: _header("The same of the request: a name that the client chose.", "string"),
+    "x-request-id": _header("Names the request, also in the log.", "string", required=True),
+    "x-client-request-id": _header(
+        "The same of the request: a name that the client chose.", "string"
+    ),
+    LIMITED[0]: _header("Requests a minute that the key may make.", "integer"),
+    LIMITED[1]: _header("Those of them that are left.", "integer"),
+    LIMITED[2]: _header("Tokens a minute that the key may use.", "integer"),
+    LIMITED[3]: _header("Those that are left; the most that requests may use counts.", "integer"),
     "x-composer-model": _header("What was asked for.", "string", required=True),
     "x-composer-expert": _header("Who answered.", "string", required=True),
     "x-composer-generation": _header("Edition of the expert file.", "integer", required=True),

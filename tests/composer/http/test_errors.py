@@ -7,10 +7,10 @@ import pytest
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from composer import Composer
 from composer.http.bodies import MAX_BYTES
 from composer.http.connection import Guarded
 from composer.http.errors import api_error
+from composer.planning import Planner
 from experts_registry import errors
 from experts_registry.errors import (
     ComposerError,
@@ -181,7 +181,7 @@ def test_an_unexpected_error_is_a_json_500_and_logged_without_the_prompt(raw, ca
     async def broken(self, prompt, model):
         raise KeyError(prompt.query)
 
-    monkeypatch.setattr(Composer, "_plan", broken)
+    monkeypatch.setattr(Planner, "plan", broken)
     for stream in (False, True):
         with caplog.at_level(logging.DEBUG, logger="composer"):
             messages = [{"role": "user", "content": "canary-prompt"}]
