@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 from composer.chain import Chain
@@ -75,11 +75,11 @@ class Calling:
         return time.perf_counter()
 
     @contextmanager
-    def call(self, expert: str) -> Iterator[None]:
-        """Count a call while it lasts; errors as of `Standing.call`."""
-        with self.standings[expert].call():
+    def call(self, expert: str) -> Iterator[Callable[[], None]]:
+        """Count a call while it lasts; yields and errors as of `Standing.call`."""
+        with self.standings[expert].call() as answers:
             self._let_in.add(expert)
-            yield
+            yield answers
 
     def within(
         self, expert: str, *, most: float | None = None, of: str = "answer"

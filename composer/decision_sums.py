@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-__all__ = ["Sums", "calls_by_expert", "requests_by_model", "sums_of"]
+__all__ = ["HUNG_UP", "Sums", "calls_by_expert", "requests_by_model", "sums_of"]
 
-HUNG_UP = 499  # a client that left; nothing failed
+HUNG_UP = 499  # as nginx logs a client that left before it had an answer; nothing failed
 _STEP = ("expert", "error", "seconds", "cost")
 
 

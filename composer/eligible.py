@@ -6,11 +6,24 @@ from experts_registry.errors import ComposerError, ContextLengthError, OffersErr
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Prompt
 
-__all__ = ["expected_cost", "refusal", "why_not"]
+__all__ = ["exclusions", "expected_cost", "refusal", "why_not"]
 
 _CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
 _MOST_CHARACTERS_PER_TOKEN = 12  # above it no tokenizer fits the text: refuse before reading it
 _EXPECTED_ANSWER_TOKENS = 256
+
+
+def exclusions(
+    specs: Mapping[str, ExpertSpec],
+    prompt: Prompt,
+    *,
+    usd: float | None = None,
+    avoid: Mapping[str, str],
+) -> dict[str, str]:
+    """Return who may not be asked, and why; ``avoid`` counts only where somebody else is left."""
+    excluded = {n: why for n, spec in specs.items() if (why := why_not(spec, prompt, usd))}
+    avoided = {n: why for n, why in avoid.items() if n in specs and n not in excluded}
+    return excluded | avoided if len(excluded) + len(avoided) < len(specs) else excluded
 
 
 def why_not(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from composer.eligible import refusal, why_not
+from composer.eligible import exclusions, refusal, why_not
 from composer.opened import Opened
 from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
@@ -100,12 +100,9 @@ class Routing:
         prompt = prompt.limited(max_tokens=composition.limits.max_tokens)
         specs = self._members(composition)
         limit = composition.limits.usd_per_request
-        excluded = {n: why for n, s in specs.items() if (why := why_not(s, prompt, limit))}
+        excluded = exclusions(specs, prompt, usd=limit, avoid=avoid or {})
         if len(excluded) == len(specs):
             return self._stand_in(composition, prompt, refusal(excluded))
-        avoided = {n: why for n, why in (avoid or {}).items() if n in specs and n not in excluded}
-        if len(excluded) + len(avoided) < len(specs):
-            excluded |= avoided
         named = NamedRouter.find(model, self._registry)
         router = self._router(composition) if named is None else self.named(named)
         if router is None:

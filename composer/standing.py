@@ -1,7 +1,7 @@
 """What is known of experts from their calls so far: load, failures, tries that are left."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from composer.breaker import Breaker
@@ -38,15 +38,25 @@ class Standing:
         self._lock = threading.Lock()
 
     @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self) -> Iterator[Callable[[], None]]:
         """Count a call while it lasts, and learn from how it ends.
+
+        Yields:
+            what to call once the expert answers: others need not wait for the end of a stream.
 
         Raises:
             ExpertOverloadedError: the expert is left alone now, or has no room.
         """
         is_probe = self._enter()
+
+        def answers() -> None:
+            nonlocal is_probe
+            if is_probe:
+                self.breaker.succeeded(is_probe=True)
+                is_probe = False
+
         try:
-            yield
+            yield answers
         except ComposerError as error:
             self._learn(error, is_probe=is_probe)
             raise

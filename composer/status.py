@@ -17,7 +17,7 @@ class ExpertStatus:
         tier: where its weights are; ``disk`` also before its first call, ``remote`` on a server.
         in_flight: calls that have begun and not ended, those that wait included.
         waiting: of these, the ones that wait for a turn.
-        breaker: ``open`` while it is left alone because it failed too often.
+        breaker: ``open`` while it is left alone: it failed too often, or asked for a pause.
     """
 
     tier: Tier

@@ -150,9 +150,10 @@ async def _failover(
     while progress.answer is None:
         progress.expert, progress.began, is_begun = expert, calling.begin(expert), False
         try:
-            with calling.call(expert):
+            with calling.call(expert) as answers:
                 async with aclosing(_pieces(progress, calling)) as chunks:
                     async for chunk in chunks:
+                        answers()
                         if chunk.generation is not None:
                             _finish(progress, chunk.generation, remember)
                         is_begun = True

@@ -9,12 +9,12 @@ from typing import Protocol, runtime_checkable
 
 from starlette.types import Receive, Scope, Send
 
-from composer.http.access import Visit
 from composer.http.asked import Asked
 from composer.http.errors import ApiError
 from composer.http.headers import told_so_far
 from composer.http.requests import Ask
 from composer.http.shapes import DONE
+from composer.http.visit import Visit
 from composer.streaming import Progress
 from composer.trace import Answer, Trail
 from experts_registry.types import Chunk, Prompt

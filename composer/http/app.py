@@ -11,7 +11,7 @@ from typing import Any
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from composer.http.access import Access, Visit
+from composer.http.access import Access
 from composer.http.access_log import write_line
 from composer.http.asked import Asked, Endpoint
 from composer.http.bodies import read_object, require_plain
@@ -36,6 +36,7 @@ from composer.http.state import health, ready, registry
 from composer.http.status import status
 from composer.http.stored import stored
 from composer.http.ui import page_routes
+from composer.http.visit import Visit
 from composer.sdk import Composer
 from composer.traffic import Traffic
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from composer.http.access import Visit
+from composer.http.visit import Visit
 from composer.sdk import Composer
 
 __all__ = ["Asked", "Endpoint"]

@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from composer.http.errors import ApiError
+from composer.http.errors import overloaded
 
 __all__ = ["Crowd"]
-
-_SECONDS = 1  # when to come back
 
 
 class Crowd:
@@ -29,13 +27,7 @@ class Crowd:
         """
         if self.present >= self.most:
             self.turned_away += 1
-            raise ApiError(
-                503,
-                f"server: {self.present} requests are being answered already; come back later",
-                code="overloaded",
-                kind="server_error",
-                headers={"retry-after": str(_SECONDS), "x-should-retry": "true"},
-            )
+            raise overloaded(f"{self.present} requests are being answered already; come back later")
         self.present += 1
         try:
             yield

@@ -1,8 +1,6 @@
 """POST /v1/embeddings, from the registry's retrievers."""
 
 import base64
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,12 @@ from composer.embedding import Texts
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.fields import Body, bad, choice, integer, listed, require, text, token_lists
+from composer.http.retrieved import headers_of, tokens_in
 from experts_registry.types import FloatArray, Role
 
 __all__ = ["embeddings"]
 
 MAX_TEXTS = 2048
-_CHARACTERS_PER_TOKEN = 4  # retrievers do not count; a rough mean over English tokenizers
 
 
 async def embeddings(asked: Asked) -> ASGIApp:
@@ -29,7 +27,7 @@ async def embeddings(asked: Asked) -> ASGIApp:
     dimensions = integer(body, "dimensions", 1)
     asked.visit.admit(model)
     x = await asked.composer.aembed(texts, model=model, role=role, dimensions=dimensions)  # (n, d)
-    tokens = sum(map(_tokens, texts))
+    tokens = sum(map(tokens_in, texts))
     value = {
         "object": "list",
         "model": model,
@@ -39,19 +37,13 @@ async def embeddings(asked: Asked) -> ASGIApp:
         ],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    generation = str(asked.composer.registry.generation)
-    headers = {"x-composer-expert": model, "x-composer-generation": generation}
-    return JsonResponse(value, headers=headers)
+    return JsonResponse(value, headers=headers_of(asked.composer, model))
 
 
 def _written(row: FloatArray, encoding: str) -> Any:
     if encoding == "base64":
         return base64.b64encode(row.astype("<f4").tobytes()).decode()
     return row.astype(np.float64).tolist()
-
-
-def _tokens(text: str | Sequence[int]) -> int:
-    return math.ceil(len(text) / _CHARACTERS_PER_TOKEN) if isinstance(text, str) else len(text)
 
 
 def _texts(body: Body) -> Texts:

@@ -115,9 +115,8 @@ def _come_again(seconds: float) -> dict[str, str]:
 
 def overloaded(what: str) -> ApiError:
     """Return the error for what may work in a moment, here or on another server."""
-    return ApiError(
-        503, f"server: {what}", code="overloaded", kind=SERVER, headers=_come_again(1.0)
-    )
+    headers = {**_come_again(_SECONDS), "x-should-retry": "true"}
+    return ApiError(503, f"server: {what}", code="overloaded", kind=SERVER, headers=headers)
 
 
 def unexpected() -> ApiError:

@@ -4,12 +4,10 @@ from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from composer.http.access import Visit
+from composer.http.visit import Visit
 from experts_registry.errors import ComposerError
 
-__all__ = ["HUNG_UP", "OPERATIONS", "Finished"]
-
-HUNG_UP = 499  # as nginx logs a client that left before it had an answer
+__all__ = ["OPERATIONS", "Finished"]
 
 # The generative endpoints, by OpenTelemetry's names of what they do.
 OPERATIONS = {

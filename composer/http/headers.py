@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from composer.http.access import Visit
+from composer.http.visit import Visit
 from composer.sdk import Composer
 from composer.streaming import Progress
 from composer.trace import Answer, Step

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from composer.http.finished import HUNG_UP, Finished
+from composer.decision_sums import HUNG_UP
+from composer.http.finished import Finished
 
 if TYPE_CHECKING:
     from composer.http.tracing import Tracing

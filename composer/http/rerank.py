@@ -3,7 +3,6 @@
 There is no standard: requests are Cohere's and Jina's, answers have what either client reads.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -14,11 +13,11 @@ from starlette.types import ASGIApp
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.fields import UNSUPPORTED, Body, bad, flag, integer, listed, require, text
+from composer.http.retrieved import CHARACTERS_PER_TOKEN, headers_of, tokens_in
 
 __all__ = ["rerank"]
 
 MAX_DOCUMENTS = 1000
-_CHARACTERS_PER_TOKEN = 4  # retrievers do not count; a rough mean over English tokenizers
 
 
 async def rerank(asked: Asked) -> ASGIApp:
@@ -30,7 +29,7 @@ async def rerank(asked: Asked) -> ASGIApp:
     with_documents = flag(body, "return_documents")
     longest = integer(body, "max_tokens_per_doc", 1)
     texts = [
-        _text(document)[: longest and longest * _CHARACTERS_PER_TOKEN] for document in documents
+        _text(document)[: longest and longest * CHARACTERS_PER_TOKEN] for document in documents
     ]
     asked.visit.admit(model)
     scores = await asked.composer.arelevance(query, texts, model=model)
@@ -41,15 +40,13 @@ async def rerank(asked: Asked) -> ASGIApp:
             result["document"] = _shown(documents[index])
         results.append(result)
     value = _answer(model, results, [query, *texts])
-    generation = str(asked.composer.registry.generation)
-    headers = {"x-composer-expert": model, "x-composer-generation": generation}
-    return JsonResponse(value, headers=headers)
+    return JsonResponse(value, headers=headers_of(asked.composer, model))
 
 
 def _answer(
     model: str, results: Sequence[Mapping[str, Any]], read: Sequence[str]
 ) -> dict[str, Any]:
-    tokens = sum(math.ceil(len(one) / _CHARACTERS_PER_TOKEN) for one in read)
+    tokens = sum(map(tokens_in, read))
     return {
         "id": f"rerank-{uuid4().hex}",
         "object": "list",

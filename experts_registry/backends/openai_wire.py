@@ -163,7 +163,9 @@ class Assembly:
             raise error_in(self.endpoint, piece.error or json.loads(data))
         self.usage = piece.usage or self.usage
         # More answers than were asked for are nobody's.
-        chunks = [self._grow(choice) for choice in piece.choices or () if choice.index < self.n]
+        chunks = [
+            self._grow(choice) for choice in piece.choices or () if 0 <= choice.index < self.n
+        ]
         return [c for c in chunks if c.text or c.extra or c.logprobs]
 
     def _grow(self, choice: _Delta) -> Chunk:

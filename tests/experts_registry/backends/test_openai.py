@@ -642,3 +642,20 @@ def test_whatever_usage_a_server_claims_can_be_counted(llm, server, tokens):
     server.replies = [(status, headers, [body.replace(b": 7", f": {tokens}".encode())])]
     usage = ask(llm()).usage
     assert 0 <= usage.total_tokens * 0.001 < 1e18
+
+
+@pytest.mark.parametrize("index", [-1, 1])
+def test_pieces_of_answers_that_nobody_asked_for_are_left_out(llm, server, index):
+    other = {"choices": [{"index": index, "delta": {"content": "x"}, "finish_reason": "stop"}]}
+    server.replies = [stream(delta(content="Paris."), other, delta("stop"), DONE)]
+
+    async def read():
+        expert = llm()
+        try:
+            return [chunk async for chunk in expert.stream(Prompt.of("Where?"))]
+        finally:
+            await expert.aclose()
+
+    *pieces, last = asyncio.run(read())
+    assert [(piece.text, piece.index) for piece in pieces] == [("Paris.", 0)]
+    assert [choice.text for choice in last.generation.choices] == ["Paris."]

@@ -1,0 +1,233 @@
+"""One request: what it may cost, what it came to, and the charge and the log of that."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+
+from composer.admission import Reservation
+from composer.decision_log import Logged
+from composer.decision_sums import HUNG_UP
+from composer.http.access import Access
+from composer.http.errors import api_error
+from composer.keys import Key, is_token
+from composer.router_names import NamedRouter
+from composer.routing import AUTO
+from composer.sdk import Composer
+from composer.trace import Answer, Step, Trail
+from experts_registry.errors import ComposerError, DataError, UnknownNameError
+from experts_registry.registry import Registry
+from experts_registry.schema import ExpertSpec
+from experts_registry.types import Prompt
+
+__all__ = ["Visit"]
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
+_ANSWER_TOKENS = 4096  # reserved where nothing limits the answer
+
+
+@dataclass
+class Visit:
+    """One request: whose it is, what was set aside for it, and what it came to.
+
+    Args:
+        access: of the server.
+        request_id: what the client is told.
+        key: whose request it is; None where no key is needed.
+        registry: the edition of the expert file that answers.
+        answers: what was answered.
+        trails: how far each of its prompts came, also those that failed.
+        error: what ended it in place of an answer.
+    """
+
+    access: Access
+    request_id: str
+    key: Key | None
+    registry: Registry
+    began: float = field(default_factory=time.perf_counter)
+    model: str = ""
+    answers: list[Answer] = field(default_factory=list)
+    trails: list[Trail] = field(default_factory=list)
+    error: BaseException | None = None
+    _reservation: Reservation | None = None
+    _reserved: tuple[int, float] = (0, 0.0)
+    _calls: int = 1
+
+    async def reserve(self, composer: Composer, prompts: Sequence[Prompt], model: str) -> None:
+        """Set aside the most that answering these prompts may use.
+
+        Raises:
+            AccessError: the key may not ask for this model, or a limit of it is reached.
+        """
+        granted = self._name(model)
+        if self.key is None:
+            return
+        self.key.require_model(granted)  # before it is looked up: names are nobody's business
+        self._calls = len(prompts)
+        specs = composer.candidates(model)
+        most = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
+        self._reserved = sum(tokens for tokens, _ in most), sum(usd for _, usd in most)
+        tokens, usd = self._reserved
+        self._reservation = await self.access.admission.areserve(
+            self.key, model=granted, tokens=tokens, usd=usd
+        )
+
+    def require_model(self, model: str) -> None:
+        """Refuse a model that the key is not for, before any work is done.
+
+        Raises:
+            ForbiddenError: the key is not for it.
+        """
+        self._name(model)
+        if self.key is not None:
+            self.key.require_model(model)
+
+    def admit(self, model: str) -> None:
+        """Let a request pass that costs nothing; it counts among those of its minute.
+
+        Raises:
+            AccessError: the key may not ask for this model, or has asked too often.
+        """
+        granted = self._name(model)
+        if self.key is not None:
+            self.key.require_model(granted)
+            self.count()
+
+    def count(self) -> None:
+        """Count a request that names no model among those of its minute.
+
+        Raises:
+            LimitError: the key has asked too often.
+        """
+        if self.key is not None:
+            self.access.admission.rates.enter(self.key.id, 0, rpm=self.key.rpm, tpm=None)
+
+    def _name(self, model: str) -> str:
+        """Note what was asked for: a name of the file and nothing else, whatever clients send.
+
+        Returns:
+            the name by which the key may ask for it, where it may.
+        """
+        if is_token(model):
+            raise UnknownNameError("model: is an API key; send it in the header, and a name here")
+        known = {AUTO, *self.registry.compositions, *self.registry.experts}
+        named = NamedRouter.find(model, self.registry)
+        self.model = model if model in known else named.family if named else "(unknown)"
+        if named is None or self.key is None:
+            return model
+        return next(filter(self.key.allows, (named.model, named.family)), model)
+
+    def trail(self) -> Trail:
+        """Begin the trail of one prompt."""
+        self.trails.append(trail := Trail())
+        return trail
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every call to an expert that was made for it."""
+        return [step for answer in self.answers for step in answer.steps] + [
+            step for trail in self._unanswered() for step in trail.steps
+        ]
+
+    def require_admin(self) -> None:
+        """Let an admin pass, and everybody where no key is needed.
+
+        Raises:
+            ForbiddenError: the key is not an admin's.
+        """
+        if self.key is not None:
+            self.key.require_admin()
+
+    def find(self, request_id: str) -> Logged | None:
+        """Return a logged request of this caller; None where there is none, or it is another's.
+
+        It reads a database: call it in a thread.
+        """
+        logged = self.access.log.get(request_id)
+        if logged is None or self.key is None or self.key.is_admin:
+            return logged
+        return logged if logged.key_id == self.key.id else None
+
+    async def end(self, error: BaseException | None) -> None:
+        """Charge what was used, and log how it ended; a request that names no model is not."""
+        self.error = error
+        self._log(error)
+        try:
+            await self._charge(error)
+        except DataError as refused:  # the client has its answer; what was set aside stays so
+            logger.error("%s: is not charged: %s", self.request_id, refused)
+
+    def _log(self, error: BaseException | None) -> None:
+        if not self.model:
+            return
+        known: Mapping[str, Any] = {
+            "request_id": self.request_id,
+            "key_id": self.key.id if self.key else "",
+            "generation": self.registry.generation,
+            "seconds": time.perf_counter() - self.began,
+        }
+        log, status = self.access.log, _status(error)
+        for answer in self.answers:
+            log.add(Logged.of(answer, status=status, **known))
+        failed = {
+            "status": status, "model": self.model, "error": error,
+            "registry": self.registry.digest, **known,
+        }  # fmt: skip
+        unanswered = self._unanswered()
+        for trail in unanswered:
+            log.add(Logged.ended(steps=trail.steps, decision=trail.decision, **failed))
+        if not self.answers and not unanswered:
+            log.add(Logged.ended(**failed))
+
+    def _unanswered(self) -> list[Trail]:
+        """Return the trails that led to no answer."""
+        ids = {answer.id for answer in self.answers}
+        return [t for t in self.trails if t.ledger is None or t.ledger.id not in ids]
+
+    async def _charge(self, error: BaseException | None) -> None:
+        if self._reservation is None:
+            return
+        steps = self.steps
+        tokens = sum(step.usage.total_tokens for step in steps)
+        usd = sum(step.cost for step in steps)
+        if self._is_cut_short(error):
+            answered = sum(any(s.error is None for s in trail.steps) for trail in self.trails)
+            unfinished = 1 - answered / self._calls
+            tokens += round(unfinished * self._reserved[0])
+            usd += unfinished * self._reserved[1]
+        await self._reservation.asettle(tokens=tokens, usd=usd)
+
+    def _is_cut_short(self, error: BaseException | None) -> bool:
+        """Tell whether experts may charge for what they had begun, and did not say how much."""
+        if error is None or not isinstance(error, ComposerError):
+            return error is not None  # a client that left in the middle
+        return any(trail.first is not None for trail in self.trails)  # a stream that broke
+
+
+def _status(error: BaseException | None) -> int:
+    if error is None:
+        return 200
+    if isinstance(error, ComposerError):
+        return api_error(error).status
+    is_gone = isinstance(error, ClientDisconnect | asyncio.CancelledError)
+    return HUNG_UP if is_gone else 500
+
+
+def _most(specs: Sequence[ExpertSpec], prompt: Prompt) -> tuple[int, float]:
+    """Return the most tokens and USD that one call to any of these experts may take."""
+    texts = [f"{message.content}{message.extra or ''}" for message in prompt.messages]
+    texts += [str(prompt.extra)] if prompt.extra else []  # tools, schemas
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
+    calls = []
+    for spec in specs:
+        limits = (prompt.sampling.max_tokens, spec.limits.max_tokens, _ANSWER_TOKENS)
+        written = prompt.sampling.n * next(limit for limit in limits if limit is not None)
+        calls.append((read + written, spec.price.cost(read, written)))
+    return max(tokens for tokens, _ in calls), max(usd for _, usd in calls)
