@@ -1,6 +1,6 @@
 """The headers ``x-ratelimit-...``, by OpenAI's names: what a key's rates leave it."""
 
-from composer.http.access import Visit
+from composer.http.visit import Visit
 
 __all__ = ["rates_left"]
 
