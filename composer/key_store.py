@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from composer.database import Database
 from composer.keys import Key, NewKey, digest, is_same, key_id, new_token
-from experts_registry.errors import DataError, KeyRefusedError, nearest
+from experts_registry.errors import DataError, KeyRefusedError, OptionError, nearest
 
 __all__ = ["KeyStore"]
 
@@ -91,9 +91,11 @@ class KeyStore:
         """Make a key; ``limits`` are the other fields of `Key`.
 
         Raises:
-            OptionError: a limit is out of its range.
+            OptionError: the name cannot be shown, or a limit is out of its range.
             DataError: the database cannot be written.
         """
+        if not name.isprintable():  # keys that are stored already are read whatever they are called
+            raise OptionError(f"name: {name!r} has characters that cannot be shown; leave them out")
         token = new_token()
         key = Key(
             id=key_id(token) or "",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from experts_registry.errors import LimitError
 
-__all__ = ["Entry", "RateWindows"]
+__all__ = ["Entry", "RateWindows", "Used"]
 
 _SECONDS = 60.0
 
@@ -24,6 +24,14 @@ class Entry:
     """One request in a window; its tokens are a guess until it has been answered."""
 
     time: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a key has used within a minute."""
+
+    requests: int
     tokens: int
 
 
@@ -70,6 +78,13 @@ class RateWindows:
             window.entries.append(entry)
             window.tokens += tokens
             return entry
+
+    def used(self, key_id: str) -> Used:
+        """Return what counts against the limits of a key now."""
+        with self._lock:
+            window = self._windows.get(key_id, _Window())
+            window.forget(self._clock() - _SECONDS)
+            return Used(len(window.entries), window.tokens)
 
     def correct(self, key_id: str, entry: Entry, tokens: int) -> None:
         """Replace a guess by what was used."""

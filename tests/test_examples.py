@@ -19,6 +19,14 @@ SAYS = {
         "one| two| three|",
         "edited: Bonjour",
     ],
+    "08_resilience": [
+        "auto: first ExpertUnavailableError",
+        "breaker of first: open",
+        "auto: first ExpertOverloadedError",
+        "patient: slow ExpertTimeoutError",
+        "; then spare answered",
+        "strict: composition 'strict': no answer within 0.2 s",
+    ],
 }
 
 

@@ -34,8 +34,9 @@ def create(
     tpm: Annotated[int | None, typer.Option(help="Tokens a minute, each server process.")] = None,
     usd: Annotated[float | None, typer.Option(help="Budget of each period in USD.")] = None,
     per: Annotated[
-        Literal["day", "month", "total"], typer.Option(help="Period of the budget, in UTC.")
-    ] = "total",
+        Literal["day", "month", "total"] | None,
+        typer.Option(help="Period of the budget, in UTC.", show_default="total"),
+    ] = None,
     expires: Annotated[
         str | None, typer.Option(help="Last day, 2027-01-31 (UTC), or a span from now: 30d, 12h.")
     ] = None,
@@ -56,14 +57,17 @@ def create(
     from composer.key_store import KeyStore
     from composer.locations import database_location
     from composer.spans import expiry
+    from experts_registry.errors import OptionError
     from experts_registry.registry import Registry
 
+    if per is not None and usd is None:
+        raise OptionError(f"--per: {per} is the period of no budget; name it with --usd")
     known = Registry.load(registry)
     _check(model or [], {*known.experts, *known.compositions, "auto"})
     until = None if expires is None else expiry(expires, datetime.now(UTC))
-    limits = {"rpm": rpm, "tpm": tpm, "usd": usd, "per": per, "expires": until, "is_admin": admin}
+    limits = {"rpm": rpm, "tpm": tpm, "usd": usd, "expires": until, "is_admin": admin}
     store = KeyStore(database_location(known, "keys"))
-    new = store.create(name, models=model or [], **limits)
+    new = store.create(name, models=model or [], per=per or "total", **limits)
     store.close()
     if json:
         print_json({**_json(new.key), "token": new.token})

@@ -29,6 +29,8 @@ class AccessLine:
             "status": done.status,
             "ms": round((done.ended - done.began) * 1000, 2),
         }
+        if done.client_request_id:
+            fields["client_request_id"] = done.client_request_id
         if done.error:
             fields["error"] = done.error
         if visit is not None and visit.key is not None:
@@ -49,6 +51,8 @@ class AccessLine:
         known = self.fields()
         text = f"{known['request_id']} {known['method']} {known['route']} {known['status']}"
         text += f" {known['ms']:.1f} ms"
+        if "client_request_id" in known:
+            text += f", of client {known['client_request_id']!r}"  # quoted: it may look like fields
         if "model" in known:
             tokens = known["prompt_tokens"] + known["completion_tokens"]
             text += f", {known['model']} -> {known['expert'] or '-'}, {known['calls']} calls"

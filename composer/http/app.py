@@ -140,6 +140,7 @@ class _Served:
         key = None if self._is_open else await self._access.enter(scope)
         if key is None and not self._is_open:
             require_own_name(scope, self._hosts)
+            require_same_origin(scope)  # nothing else would keep a page from asking
         body = {}
         if scope["method"] == "POST":
             require_same_origin(scope)

@@ -15,13 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from composer.http.bodies import JsonResponse, json_bytes
 from composer.http.errors import ApiError, api_error, overloaded, unexpected
 from composer.http.headers import told_too_late
+from composer.http.rate_headers import rates_left
 from composer.identifiers import new_id
+from composer.keys import is_token
 from experts_registry.errors import ComposerError, DatabaseError
 
 __all__ = ["Guarded", "while_connected"]
 
 logger = logging.getLogger(__name__)
 
+_CLIENT_ID = b"x-client-request-id"
+_LONGEST_ID = 128  # bytes
 _PATIENCE = 0.05  # seconds
 _LAST_WORDS = 1.0  # seconds for a client that may read nothing
 
@@ -59,6 +63,8 @@ async def _cancel_at_hangup(receive: Receive, task: "asyncio.Task[object]") -> N
 class Guarded:
     """Gives every answer an ``x-request-id``, and every failure the API's shape.
 
+    A name that the client has given its request comes back beside it.
+
     A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
     A stream that has events of its own for it says so in ``scope["failed_event"]``.
     """
@@ -73,7 +79,8 @@ class Guarded:
             return
         scope["app"] = self  # makes the router raise what it would answer as plain text
         scope.setdefault("request_id", f"req_{new_id()}")
-        sending = _Sending(send, scope["request_id"])
+        scope["client_request_id"] = _chosen_by_client(scope)
+        sending = _Sending(send, scope)
         try:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
@@ -99,16 +106,19 @@ class Guarded:
 class _Sending:
     """Sends an answer, and knows how far it has come."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send, self.request_id = send, request_id
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self._send, self._scope = send, scope
+        self.request_id: str = scope["request_id"]
         self._is_started = self._is_complete = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._is_started = True
-            message["headers"] = [
-                *message["headers"], (b"x-request-id", self.request_id.encode()),
-            ]  # fmt: skip
+            headers = {"x-request-id": self.request_id, **rates_left(self._scope.get("visit"))}
+            if name := self._scope["client_request_id"]:
+                headers["x-client-request-id"] = name
+            raw = ((key.encode(), value.encode()) for key, value in headers.items())
+            message["headers"] = [*message["headers"], *raw]
         elif message["type"] == "http.response.body":
             self._is_complete = not message.get("more_body", False)
         await self._send(message)
@@ -126,6 +136,14 @@ class _Sending:
             return
         event: bytes = scope.get("failed_event", _failed_event)(error)
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _chosen_by_client(scope: Scope) -> str:
+    """Return the client's own name of its request; an empty text where it is not fit for a log."""
+    sent: bytes = next((value for name, value in scope["headers"] if name == _CLIENT_ID), b"")
+    name = sent.decode("latin-1")
+    is_fit = len(name) <= _LONGEST_ID and name.isascii() and name.isprintable()
+    return name if is_fit and not is_token(name) else ""
 
 
 def _failed_event(error: ApiError) -> bytes:

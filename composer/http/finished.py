@@ -31,6 +31,7 @@ class Finished(NamedTuple):
         began: in `time.perf_counter` seconds.
         ended: the same.
         visit: what was asked and answered; None where it did not come so far.
+        client_request_id: what the client calls it; empty where it says nothing.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class Finished(NamedTuple):
     began: float
     ended: float
     visit: Visit | None
+    client_request_id: str = ""
 
     @property
     def model(self) -> str:

@@ -73,4 +73,5 @@ def _finished(scope: Scope, status: int, began: float) -> Finished:
         began=began,
         ended=time.perf_counter(),
         visit=scope.get("visit"),
+        client_request_id=scope.get("client_request_id", ""),
     )

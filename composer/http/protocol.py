@@ -22,8 +22,9 @@ __all__ = ["DoorProtocol", "Patience"]
 
 logger = logging.getLogger(__name__)
 
-MAX_HEAD = 65_536  # bytes of request line and headers; those that come at once may be more
+MAX_HEAD = 65_536  # bytes of request line and headers
 MAX_MESSAGE = 100_000_000  # bytes of a request with all its framing; the app reads far less
+_AROUND_URL, _AROUND_HEADER = 20, 4  # bytes: method, version and line end; colon and line end
 _LINGER = 1.0  # seconds between a refusal and the end of its connection
 
 
@@ -60,6 +61,7 @@ class DoorProtocol(HttpToolsProtocol):
         self._patience = patience or Patience()
         self._waits = _Waits.NOTHING
         self._since, self._received = 0.0, 0  # of the head or the body that is awaited
+        self._head = 0  # bytes of the head that were understood
         self._awaiting: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._has_upgrade = self._is_refused = False
@@ -88,8 +90,11 @@ class DoorProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("request: is no HTTP/1.1; use an HTTP client")
+        except httptools.HttpParserError as error:
+            if isinstance(refusal := error.__context__, ApiError):  # raised by a callback
+                self._refuse(refusal)
+            else:
+                self.send_400_response("request: is no HTTP/1.1; use an HTTP client")
         self._received += len(data)
         if not self._is_refused and not self.transport.is_closing():
             self._look_at_size()
@@ -99,16 +104,24 @@ class DoorProtocol(HttpToolsProtocol):
         """Note when a request began."""
         super().on_message_begin()
         self._await(_Waits.HEAD)
+        self._head = _AROUND_URL
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the address."""
+        self._take(len(url))
+        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; those that follow a body are nobody's."""
         if self._waits is _Waits.HEAD:
+            self._take(len(name) + len(value) + _AROUND_HEADER)
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the app, except where the parser takes what follows for another protocol."""
         self._has_upgrade = self.parser.should_upgrade()
         if not self._has_upgrade:
+            self._require_host()
             super().on_headers_complete()
             self._await(_Waits.BODY)
 
@@ -132,14 +145,26 @@ class DoorProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
+    def _require_host(self) -> None:
+        """Refuse what a proxy before us may have read as for another host (RFC 9112, 3.2)."""
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise ApiError(400, "host: send this header once", code="invalid_http")
+
     # -- patience -------------------------------------------------------------------------------
 
     def _await(self, what: _Waits) -> None:
         self._waits, self._since, self._received = what, self.loop.time(), 0
 
+    def _take(self, size: int) -> None:
+        """Count what has come of a head at once, of which there may be a body's worth."""
+        self._head += size
+        if self._head > MAX_HEAD:
+            raise _too_large()
+
     def _look_at_size(self) -> None:
         if self._waits is _Waits.HEAD and self._received > MAX_HEAD:
-            self._refuse(431, f"headers: are larger than {MAX_HEAD} bytes; send less", "headers")
+            self._refuse(_too_large())
         elif self._received > MAX_MESSAGE:
             self.transport.abort()
 
@@ -170,21 +195,22 @@ class DoorProtocol(HttpToolsProtocol):
             self.transport.close()  # nothing was asked
         else:
             what = "headers" if self._waits is _Waits.HEAD else "body"
-            self._refuse(408, f"{what}: did not come in time; send them at once", "request_timeout")
+            message = f"{what}: did not come in time; send them at once"
+            self._refuse(ApiError(408, message, code="request_timeout"))
 
     # -- what goes out --------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request."""
-        self._refuse(400, msg, "invalid_http")
+        self._refuse(ApiError(400, msg, code="invalid_http"))
 
-    def _refuse(self, status: int, message: str, code: str) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Answer in place of the app and hang up; an answer that has begun just ends."""
         is_asked = self.cycle is not None and not self.cycle.response_complete
         if is_asked and (self.cycle.response_started or self.pipeline):
             self.transport.close()
         else:
-            self._answer(ApiError(status, message, code=code))
+            self._answer(error)
         if is_asked:  # the app is to hear it before it writes again
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -246,3 +272,11 @@ class DoorProtocol(HttpToolsProtocol):
         elif self.transport.get_write_buffer_size():
             logger.info("a client that does not read was disconnected")
             self.transport.abort()
+
+
+def _too_large() -> ApiError:
+    return ApiError(
+        431,
+        f"headers: are larger than {MAX_HEAD} bytes with the address; send less",
+        code="headers",
+    )

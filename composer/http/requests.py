@@ -81,6 +81,7 @@ def text_ask(body: Body, text: str) -> Ask:
 
 def _ask(body: Body, prompt: Prompt, sampling: Sampling, ours: set[str]) -> Ask:
     require(body, "model")
+    text_field(body, "user")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, Mapping):
         raise bad("stream_options", "is no object; use {include_usage: true}", "invalid_type")

@@ -1,4 +1,7 @@
-"""GET /ui: the page, which is static; all that it shows it asks the API for, with a key."""
+"""GET /ui: the page, which is static; all that it shows it asks the API for, with a key.
+
+Who opens the address of the server itself in a browser is led there.
+"""
 
 from importlib.resources import files
 from pathlib import PurePath
@@ -39,6 +42,7 @@ def page_routes() -> list[Route]:
     folder = files("composer") / "templates" / "ui"
     named = {file.name: _served(file.name, file.read_bytes()) for file in folder.iterdir()}
     return [
+        Route("/", RedirectResponse("ui"), methods=["GET"]),
         Route("/ui", named[_INDEX], methods=["GET"]),
         Route("/ui/", RedirectResponse("../ui"), methods=["GET"]),
         *(Route(f"/ui/{name}", file, methods=["GET"]) for name, file in named.items()),

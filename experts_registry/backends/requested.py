@@ -4,10 +4,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from experts_registry.backends.options import refuse
+from experts_registry.errors import OptionError, PromptError
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Prompt
 
-__all__ = ["require_answerable"]
+__all__ = ["biases", "require_answerable"]
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 # They change who is billed, what is kept or how fast it goes, or are hints; never what was asked.
 _INERT = frozenset({
@@ -48,13 +51,39 @@ def require_answerable(
 
     Raises:
         OffersError: a key or a part of a message would go unheeded.
+        OptionError: a bias is none.
+        PromptError: nobody speaks in a role of that name.
     """
     for key, value in prompt.extra.items():
         if key not in honoured and not _is_harmless(key, value, prompt.extra):
             raise refuse(spec, key, offers)
+    biases(prompt.extra)
     for message in prompt.messages:
+        if message.role not in _ROLES:
+            raise PromptError(
+                f"messages: {message.role!r:.40} is no role; use one of {', '.join(_ROLES)}"
+            )
         if message.media:
             raise refuse(spec, message.media[0], offers, param="messages")
+
+
+def biases(extra: Mapping[str, Any]) -> dict[int, float]:
+    """Return the bias of each token that a request gives one to.
+
+    Raises:
+        OptionError: one is out of its range, or for no token id.
+    """
+    given = extra.get("logit_bias")
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise OptionError("logit_bias: is no object; use {token id: bias}")
+    for token, value in given.items():
+        if not str(token).isdecimal():
+            raise OptionError(f"logit_bias: {token!r:.40} is no token id; use a whole number")
+        if not isinstance(value, int | float) or not -100 <= value <= 100:
+            raise OptionError(f"logit_bias.{token}: {value!r:.40} is not in [-100, 100]")
+    return {int(token): float(value) for token, value in given.items()}
 
 
 def _is_harmless(key: str, value: Any, extra: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from llguidance import LLMatcher
 
+from experts_registry.backends.requested import biases
 from experts_registry.errors import OptionError
 
 __all__ = ["Steering", "steering_of"]
@@ -80,7 +81,7 @@ def steering_of(
         OptionError: a bias or penalty is none.
     """
     steering = Steering(
-        _bias(extra.get("logit_bias") or {}, vocabulary),
+        _bias(extra, vocabulary),
         _penalty(extra, "frequency_penalty"),
         _penalty(extra, "presence_penalty"),
         matcher,
@@ -96,17 +97,11 @@ def _penalty(extra: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _bias(given: Any, vocabulary: int) -> dict[int, float]:
-    if not isinstance(given, Mapping):
-        raise OptionError("logit_bias: is no object; use {token id: bias}")
-    found = {}
-    for token, value in given.items():
-        if not str(token).isdecimal() or int(token) >= vocabulary:
+def _bias(extra: Mapping[str, Any], vocabulary: int) -> dict[int, float]:
+    found = biases(extra)
+    for token in found:
+        if token >= vocabulary:
             raise OptionError(
-                f"logit_bias: {token!r:.40} is no token id of this expert; "
-                f"use 0 to {vocabulary - 1}"
+                f"logit_bias: {token} is no token id of this expert; use 0 to {vocabulary - 1}"
             )
-        if not isinstance(value, int | float) or not -100 <= value <= 100:
-            raise OptionError(f"logit_bias.{token}: {value!r:.40} is not in [-100, 100]")
-        found[int(token)] = float(value)
     return found

@@ -54,6 +54,8 @@ def test_json_gives_the_token_to_scripts(folder):
         (("keys", "create", "x", "--rpm", 0), "rpm: 0 is below 1"),
         (("keys", "create", "x", "--expires", "soon"), "write for example 2027-01-31 or 30d"),
         (("keys", "create", " "), "say whose key it is"),
+        (("keys", "create", "a\nb"), "name: 'a\\nb' has characters that cannot be shown"),
+        (("keys", "create", "x", "--per", "day"), "name it with --usd"),
         (("keys", "revoke", "0000000000"), "'expert-composer keys list' shows them"),
         (("logs", "nope"), "has no request 'nope'"),
         (("logs", "--since", "soon"), "write for example 15m, 1h or 30d"),

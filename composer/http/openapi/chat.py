@@ -22,7 +22,10 @@ class ContentPart(Shape):
 class ChatMessage(Shape):
     """One turn."""
 
-    role: str = Field(description="`system`, `developer`, `user`, `assistant` or `tool`.")
+    role: str = Field(
+        description="`system`, `developer`, `user`, `assistant`, `tool` or `function`; a remote "
+        "expert may know others."
+    )
     content: str | list[ContentPart] | None = None
 
 

@@ -20,7 +20,7 @@ from composer.http.openapi.shape import Shape
 
 __all__ = ["describing", "document", "served"]
 
-_FILES = "/ui/"
+_FILES, _ROOT = "/ui/", "/"  # what a browser finds from /ui, and what leads there
 _ABOUT = (
     "OpenAI's API over the experts of one file. Unknown keys of a request are allowed and go to "
     "experts that are remote servers; a key that is `null` counts as left out. An API key is "
@@ -44,7 +44,7 @@ def describing(routes: Sequence[Route]) -> Endpoint:
 def served(routes: Sequence[Route]) -> Iterator[tuple[str, str]]:
     """Yield method and path of what routes answer; HEAD goes with GET, files with their page."""
     for route in routes:
-        if route.path.startswith(_FILES):
+        if route.path == _ROOT or route.path.startswith(_FILES):
             continue
         for method in sorted((route.methods or set()) - {"HEAD"}):
             yield method, route.path_format

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from composer.http.openapi import headers
 from composer.http.openapi.operation import OPEN, Operation
 from composer.http.openapi.shape import Shape
 from composer.http.openapi.state import Reload
@@ -61,6 +62,7 @@ PAGE = Operation(
     id="page",
     summary="Show the page for people.",
     media="text/html",
+    headers=headers.PAGE,
     errors=OPEN,
     is_open=True,
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from composer.http.openapi.errors import ErrorResponse
-from composer.http.openapi.headers import REQUEST_ID
+from composer.http.openapi.headers import EVERYWHERE, LIMITED, STREAMED, of
 from composer.http.openapi.shape import Shape
 
 __all__ = ["ASKING", "OPEN", "POSTING", "READING", "Operation", "shapes_of", "written"]
@@ -79,14 +79,17 @@ def _responses(operation: Operation, refer: Refer) -> dict[str, Any]:
     if operation.event is not None:
         # The schema is that of one event's data, as in OpenAI's own document.
         content[EVENTS] = {"schema": {"anyOf": [refer(operation.event), refer(ErrorResponse)]}}
-    names = (REQUEST_ID, *operation.headers)
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    streamed = STREAMED if operation.event is not None else ()
+    limited = () if operation.is_open else LIMITED
+    headers = of((*EVERYWHERE, *operation.headers, *streamed, *limited))
     responses: dict[str, Any] = {
         "200": {"description": _what(operation), "headers": headers, "content": content}
     }
     for status, shape in operation.others.items():
         content = {JSON: {"schema": refer(shape)}}
-        responses[str(status)] = {"description": operation.summary, "content": content}
+        responses[str(status)] = {
+            "description": operation.summary, "headers": of(EVERYWHERE), "content": content,
+        }  # fmt: skip
     for status in sorted(operation.errors):
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
     return responses

@@ -32,6 +32,7 @@ class Written(Shape):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     stop: str | _Stop | None = Field(None, description="Texts that end the answer.")
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    user: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

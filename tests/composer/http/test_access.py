@@ -398,3 +398,24 @@ def test_revoking_the_only_key_does_not_open_the_door(tmp_path):
         httpx.Client(base_url=url, trust_env=False) as client,
     ):
         assert code(client.post(CHAT, json=asking())) == (401, "invalid_api_key")
+
+
+def test_a_key_with_rates_is_told_what_they_leave(door):
+    client = door(rpm=2, tpm=100_000)
+    told = {f"x-ratelimit-limit-{what}": n for what, n in (("requests", "2"), ("tokens", "100000"))}
+    for stream, left in ((False, "1"), (True, "0")):
+        headers = client.post(CHAT, json=asking(max_tokens=9, stream=stream)).headers
+        assert told.items() <= dict(headers).items()
+        assert headers["x-ratelimit-remaining-requests"] == left
+        assert 99_900 < int(headers["x-ratelimit-remaining-tokens"]) < 100_000
+    refused = client.post(CHAT, json=asking())
+    assert refused.status_code == 429
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_a_key_is_told_of_no_rate_that_it_does_not_have(door):
+    headers = door(rpm=5).post(CHAT, json=asking()).headers
+    assert {name for name in headers if "ratelimit" in name} == {
+        "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
+    }  # fmt: skip
+    assert not [name for name in door(usd=1).get("/v1/models").headers if "ratelimit" in name]

@@ -15,6 +15,7 @@ from tests.composer.http.conftest import REGISTRY
 
 CHAT = "/v1/chat/completions"
 CANARY = "canary-prompt-91c4"
+HEADER = "x-client-request-id"
 
 
 def asking(model, text="one two", **more):
@@ -81,6 +82,24 @@ def test_lines_are_text_unless_told_otherwise(tmp_path, upstream_url):
     [line] = client.lines
     for part in (answer.headers["x-request-id"], f"POST {CHAT} 200", "cheap -> cheap", "4 tokens"):
         assert part in line
+
+
+@pytest.mark.parametrize("how", ["text", "json"])
+def test_a_clients_own_name_of_its_request_is_told_and_logged(tmp_path, upstream_url, how):
+    with closing(KeyStore(tmp_path / "elsewhere.db")) as store:
+        token = store.create("x").token
+    unfit = ["x" * 129, "caf\u00e9".encode("latin-1"), "a\tb", token, ""]
+    with serving(tmp_path, upstream_url, "--log-format", how) as client:
+        for path in (CHAT, "/no/such/path"):
+            answer = client.post(path, json=asking("cheap"), headers={HEADER: "job 7"})
+            assert answer.headers[HEADER] == "job 7"
+        for name in unfit:
+            assert HEADER not in client.get("/v1/models", headers={HEADER: name}).headers
+        assert HEADER not in client.get("/v1/models").headers
+    assert [("job 7" in line) for line in client.lines] == [True, True] + [False] * 6
+    if how == "json":
+        assert json.loads(client.lines[0])["client_request_id"] == "job 7"
+    assert not any(token in line or "xxx" in line for line in client.lines)
 
 
 def test_a_level_leaves_lines_out(tmp_path, upstream_url):

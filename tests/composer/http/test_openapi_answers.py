@@ -91,6 +91,20 @@ def test_what_is_read_is_as_documented(raw, contract, path):
     assert checked(contract, raw.get(path))
 
 
+def test_the_page_is_as_documented(raw, contract):
+    assert schema_of(contract, raw.get("/ui")) == {"type": "string"}
+
+
+def test_an_error_after_a_decision_is_as_documented(raw, contract):
+    response = raw.post(CHAT, json={**GOOD[CHAT], "model": "dead"})
+    assert response.headers["x-composer-expert"] == "dead"
+    assert checked(contract, response)
+    tools = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    response = raw.post(CHAT, json={**GOOD[CHAT], **tools})
+    assert response.status_code == 400
+    assert checked(contract, response)
+
+
 def test_a_decision_and_its_feedback_are_as_documented(raw, contract):
     done = raw.post(CHAT, json={**GOOD[CHAT], "model": "shaky"})
     given = raw.post("/v1/feedback", json={"id": done.json()["id"], "quality": 1})

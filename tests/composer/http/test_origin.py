@@ -56,6 +56,19 @@ def test_no_host_and_two_hosts_are_refused(raw, hosts):
         assert client.recv(1000).startswith(b"HTTP/1.1 403 ")
 
 
+@pytest.mark.parametrize("where", ["/v1/models", "/metrics", "/admin/registry", "/admin/status"])
+def test_a_page_of_another_site_reads_nothing_that_needs_no_key(raw, where):
+    own = f"http://{raw.base_url.netloc.decode()}"
+    assert raw.get(where, headers={"origin": own}).status_code == 200
+    response = raw.get(where, headers={"origin": "http://evil.example"})
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "origin")
+
+
+@pytest.mark.parametrize("where", ["/health", "/health/ready", "/openapi.json", "/ui"])
+def test_what_is_no_secret_is_told_to_every_page(raw, where):
+    assert raw.get(where, headers={"origin": "http://evil.example"}).status_code == 200
+
+
 def test_health_answers_to_every_name(raw):
     assert raw.get("/health", headers={"host": "pod-7"}).status_code == 200
 

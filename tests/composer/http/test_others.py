@@ -280,3 +280,10 @@ def test_the_registry_in_force_is_told(raw):
     assert (told["generation"], told["last_reload"]) == (1, None)
     assert len(told["digest"]) == 64
     assert "far" in told["experts"]
+
+
+def test_who_opens_the_server_in_a_browser_is_led_to_its_page(raw):
+    answer = raw.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "ui")
+    assert raw.get("/", follow_redirects=True).headers["content-type"].startswith("text/html")
+    assert raw.get("/other").json()["error"]["code"] == "unknown_url"

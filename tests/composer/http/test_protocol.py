@@ -136,6 +136,8 @@ def refused(raw):
         HEAD + b"transfer-encoding: chunked\r\n\r\nxyz\r\n",
         b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
         b"CONNECT example.org:443 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n",
     ],
 )
 def test_what_is_no_http_gets_an_error_of_the_api(url, sent):
@@ -151,6 +153,34 @@ def test_headers_without_an_end_are_refused_at_their_limit(url):
         while sent <= MAX_HEAD:
             sent += client.send(b"a" * 8192)
         assert refused(read_answer(client)) == (431, "headers")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [SIZED + b"x-long: %s\r\n\r\n", b"POST /%s HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"],
+    ids=["header", "path"],
+)
+@pytest.mark.parametrize("size", [MAX_HEAD, 70_000, 120_000])
+def test_headers_that_come_at_once_have_the_same_limit(url, start, size):
+    with connected(url) as client:
+        client.sendall(start % (b"a" * size) + BODY)
+        assert refused(read_to_end(client)) == (431, "headers")
+
+
+def test_headers_just_below_their_limit_are_read(url):
+    with connected(url) as client:
+        long = b"x-long: %s\r\n" % (b"a" * (MAX_HEAD - 500))
+        client.sendall(SIZED + long + b"connection: close\r\n\r\n" + BODY)
+        assert parsed(read_to_end(client))[0] == 200
+    with connected(url) as client:
+        client.sendall(b"GET /%s HTTP/1.0\r\n\r\n" % (b"a" * (MAX_HEAD - 21)))
+        assert parsed(read_to_end(client))[0] == 404
+
+
+def test_http_1_0_needs_no_host(url):
+    with connected(url) as client:
+        client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert parsed(read_to_end(client))[0] == 200
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])

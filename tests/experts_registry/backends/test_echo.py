@@ -8,6 +8,8 @@ from experts_registry.errors import (
     ExpertBusyError,
     ExpertUnavailableError,
     OffersError,
+    OptionError,
+    PromptError,
 )
 from experts_registry.testing import check_llm
 from experts_registry.types import Message, Prompt
@@ -117,6 +119,18 @@ TOOLS = [{"type": "function", "function": {"name": "f"}}]
 def test_what_it_cannot_do_is_refused_and_not_ignored(spec, extra):
     with pytest.raises(OffersError):
         ask(EchoLLM(spec("echo")), asking(**extra))
+
+
+@pytest.mark.parametrize("biases", [{"a": 1}, {"5": 101}, {"5": "much"}, [5], "5"])
+def test_a_bias_that_is_none_is_refused(spec, biases):
+    with pytest.raises(OptionError, match="logit_bias"):
+        ask(EchoLLM(spec("echo")), asking(logit_bias=biases))
+
+
+def test_a_role_that_nobody_has_is_refused(spec):
+    messages = [{"role": "king", "content": "rule"}, {"role": "user", "content": "hello"}]
+    with pytest.raises(PromptError, match="'king' is no role"):
+        ask(EchoLLM(spec("echo")), messages)
 
 
 @pytest.mark.parametrize(

@@ -232,3 +232,15 @@ def test_the_link_of_a_request_leads_back_to_it(page, tab):
     other = tab.page.context.new_page()
     other.goto(link)
     assert other.input_value("#question") == AWKWARD
+
+
+def test_settings_have_room_on_a_phone(page):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.reload()  # settings are closed on what is a phone from the start
+    page.get_by_text("Settings", exact=True).click()
+    assert page.locator("#temperature").is_visible()
+    temperature, tokens = (
+        page.locator(name).bounding_box() for name in ("#temperature", "#max_tokens")
+    )
+    assert temperature["width"] == tokens["width"] > 120
+    assert temperature["y"] == tokens["y"]
