@@ -22,7 +22,7 @@ SAYS = {
     "08_resilience": [
         "auto: first ExpertUnavailableError",
         "breaker of first: open",
-        "auto: first ExpertOverloadedError",
+        "auto: spare answered",
         "patient: slow ExpertTimeoutError",
         "; then spare answered",
         "strict: composition 'strict': no answer within 0.2 s",

@@ -5,7 +5,7 @@ from typing import Any
 
 __all__ = ["ANSWERED", "EVERYWHERE", "HEADERS", "LIMITED", "PAGE", "STREAMED", "of"]
 
-EVERYWHERE = ("x-request-id", "x-client-request-id")
+EVERYWHERE = ("x-request-id", "x-client-request-id", "x-composer-replica")
 # Where a key has rates.
 LIMITED = (
     "x-ratelimit-limit-requests",
@@ -48,6 +48,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "x-client-request-id": _header(
         "The same of the request: a name that the client chose.", "string"
     ),
+    "x-composer-replica": _header("Which replica answered, of several.", "string"),
     LIMITED[0]: _header("Requests a minute that the key may make.", "integer"),
     LIMITED[1]: _header("Those of them that are left.", "integer"),
     LIMITED[2]: _header("Tokens a minute that the key may use.", "integer"),
