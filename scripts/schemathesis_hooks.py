@@ -11,6 +11,7 @@ import schemathesis
 NAMES = ("auto", "parrot", "lab/second", "words")
 EMBEDDING = ("/v1/embeddings", "/v1/rerank", "/v2/rerank")
 UNOFFERED = ("tools", "tool_choice", "text", "best_of")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MOST_MESSAGES = 2048
 MOST_TEXTS = 128  # of a text completion, n times the prompts
 
@@ -31,14 +32,19 @@ def offered(case: Any) -> dict[str, Any]:
     name = content["schema"]["$ref"].rpartition("/")[2]
     known = case.operation.schema.raw_schema["components"]["schemas"][name]["properties"]
     body = {key: one for key, one in case.body.items() if key in known and key not in UNOFFERED}
-    for field in ("prompt", "input"):
-        items = body.get(field)
-        if isinstance(items, list) and not isinstance(items[0], str | dict):
-            body[field] = "one two three"
     if "messages" in body:
         body["messages"] = [
-            {**one, "content": "one"} if isinstance(one.get("content"), list) else one
+            {
+                **one,
+                "role": one["role"] if one["role"] in ROLES else "user",
+                "content": "one" if isinstance(one.get("content"), list) else one.get("content"),
+            }
             for one in body["messages"]
+        ]
+    if isinstance(items := body.get("input"), list) and case.path == "/v1/responses":
+        body["input"] = [
+            one | {k: "one" for k in ("content", "output") if isinstance(one.get(k), list)}
+            for one in items
         ]
     return body
 
@@ -51,6 +57,10 @@ def answerable(body: dict[str, Any], path: str) -> dict[str, Any]:
     if isinstance(turns := body.get(field), list) and 0 < len(turns) <= MOST_MESSAGES:
         last = {"role": "user", "content": "one two three"}
         body[field] = [*turns[: MOST_MESSAGES - 1], last]
+    for field in ("prompt", "input"):  # tokens, of which neither has any
+        items = body.get(field)
+        if isinstance(items, list) and items and isinstance(items[0], int | float | list):
+            body[field] = "one two three"
     if is_between(body.get("top_logprobs"), 0, 20):  # `echo` offers none
         del body["top_logprobs"]
     if body.get("logprobs") is True:
