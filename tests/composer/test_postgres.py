@@ -84,7 +84,8 @@ from composer.key_store import KeyStore
 from composer.spending import Spending
 sys.stdin.readline()
 KeyStore(sys.argv[1]).create("name")
-Spending(sys.argv[1]).spend("key", 1.0)
+spending = Spending(sys.argv[1])
+spending.settle(spending.reserve("key", 1.0, budget=100.0, per="total"), 1.0)
 log = DecisionLog(sys.argv[1])
 log.add(Logged.ended(request_id="r", status=200, model="auto"))
 log.close()
