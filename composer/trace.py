@@ -6,8 +6,9 @@ from typing import Any
 
 from composer.estimates import counted, most
 from composer.identifiers import new_id
+from experts_registry.passages import Passage
 from experts_registry.registry import Registry
-from experts_registry.types import Generation, Passage, Prompt, Usage
+from experts_registry.types import Generation, Prompt, Usage
 from routers.base import Decision
 
 __all__ = ["STOPPED", "Answer", "Ledger", "Step", "Trail"]

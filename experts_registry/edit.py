@@ -156,6 +156,8 @@ def _uses(file: RegistryFile, name: str) -> Iterator[tuple[str | int, ...]]:
     for i, store in enumerate(file.stores):
         if name in store.retrievers:
             yield ("stores", i, "retrievers", store.retrievers.index(name))
+        if store.reranker == name:
+            yield ("stores", i, "reranker")
     for i, composition in enumerate(file.compositions):
         if name in composition.experts:
             yield ("compositions", i, "experts", composition.experts.index(name))

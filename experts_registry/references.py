@@ -8,6 +8,7 @@ from experts_registry.complaints import Complaint
 from experts_registry.errors import nearest
 from experts_registry.lines import KeyPath
 from experts_registry.plugins import plugin_names
+from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.schema import RegistryFile
 
 __all__ = ["broken_references", "exposed_secrets"]
@@ -50,6 +51,8 @@ def broken_references(file: RegistryFile) -> Iterator[Complaint]:
     for i, store in enumerate(file.stores):
         where: KeyPath = ("stores", i, "retrievers")
         yield from experts.complain_all(where, store.retrievers, "retriever")
+        if store.reranker is not None:
+            yield from experts.complain(("stores", i, "reranker"), store.reranker, "reranker")
     yield from _compositions(file, experts)
 
 
@@ -97,9 +100,17 @@ def _compositions(file: RegistryFile, experts: _Experts) -> Iterator[Complaint]:
                 (*here, "baseline"),
                 _unknown("expert", composition.baseline, members),
             )
-        if composition.retrieval is not None and composition.retrieval.store not in stores:
-            where = (*here, "retrieval", "store")
-            yield where, _unknown("store", composition.retrieval.store, stores)
+        if composition.retrieval is not None:
+            yield from _stores((*here, "retrieval", "store"), composition.retrieval, stores)
+
+
+def _stores(where: KeyPath, retrieval: RetrievalSpec, known: Sequence[str]) -> Iterator[Complaint]:
+    is_one = isinstance(retrieval.store, str)
+    paths = [where if is_one else (*where, i) for i in range(len(retrieval.stores))]
+    yield from _repeated(paths, retrieval.stores)
+    for path, name in zip(paths, retrieval.stores, strict=True):
+        if name not in known:
+            yield path, _unknown("store", name, known)
 
 
 def _backends(file: RegistryFile) -> Iterator[Complaint]:

@@ -12,6 +12,7 @@ from experts_registry.complaints import Complaint, complaints
 from experts_registry.errors import RegistryError, unknown_name
 from experts_registry.lines import Document, parse_yaml, read_text, text_digest
 from experts_registry.references import broken_references, exposed_secrets
+from experts_registry.retrieval_schema import StoreSpec
 from experts_registry.schema import Composition, ExpertSpec, RegistryFile, registry_schema
 
 __all__ = ["Registry", "registry_schema"]
@@ -86,6 +87,11 @@ class Registry:
         """The compositions by name, in the file's order."""
         return {composition.name: composition for composition in self.file.compositions}
 
+    @cached_property
+    def stores(self) -> Mapping[str, StoreSpec]:
+        """The stores by name, in the file's order."""
+        return {store.name: store for store in self.file.stores}
+
     @property
     def encoder(self) -> ExpertSpec | None:
         """The retriever whose embeddings routers read: the file's, or the only one there is."""
@@ -113,6 +119,20 @@ class Registry:
         if name not in self.compositions:
             raise unknown_name("composition", name, self.compositions)
         return self.compositions[name]
+
+    def store(self, name: str) -> StoreSpec:
+        """Return a store.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+        """
+        if name not in self.stores:
+            raise unknown_name("store", name, self.stores)
+        return self.stores[name]
+
+    def store_folder(self, name: str) -> Path:
+        """Return where a store is built."""
+        return self.resolve(self.store(name).folder or f"stores/{name}")
 
     def resolve(self, relative: str | Path) -> Path:
         """Return the absolute path of something that the file names."""

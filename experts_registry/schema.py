@@ -1,17 +1,20 @@
 """What the expert file may say: frozen pydantic models, the single source of its JSON Schema."""
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from experts_registry.frozen import Frozen, Name, Text
+from experts_registry.retrieval_schema import ChunkSpec, IndexSpec, RetrievalSpec, StoreSpec
+
 __all__ = [
+    "ChunkSpec",
     "Composition",
     "ExpertSpec",
     "Explore",
     "Fallbacks",
     "GuardSpec",
+    "IndexSpec",
     "InlineRouter",
     "Limits",
     "Offer",
@@ -25,22 +28,10 @@ __all__ = [
     "registry_schema",
 ]
 
-Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=128)]
 Offer = Literal["text", "logprobs", "logits", "hidden", "weights", "embeddings"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @property
-    def digest(self) -> str:
-        """Identify the content: sha256 of the canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-class Price(_Frozen):
+class Price(Frozen):
     """What an expert charges, in USD per million tokens."""
 
     prompt: float = Field(0.0, ge=0, description="USD per million prompt tokens.")
@@ -51,7 +42,7 @@ class Price(_Frozen):
         return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
 
-class Resources(_Frozen):
+class Resources(Frozen):
     """What one replica of an expert reserves on a worker."""
 
     cpus: float = Field(1.0, ge=0, description="CPU cores of one replica; fractions allowed.")
@@ -60,7 +51,7 @@ class Resources(_Frozen):
     replicas: int = Field(1, ge=1, le=256, description="Copies that run side by side.")
 
 
-class Limits(_Frozen):
+class Limits(Frozen):
     """Bounds on the calls to one expert."""
 
     seconds: float | None = Field(None, gt=0, description="Longest wait for the whole answer.")
@@ -84,7 +75,7 @@ class Limits(_Frozen):
     )
 
 
-class RequestLimits(_Frozen):
+class RequestLimits(Frozen):
     """Bounds on one request to a composition."""
 
     seconds: float = Field(
@@ -98,7 +89,7 @@ class RequestLimits(_Frozen):
     )
 
 
-class ExpertSpec(_Frozen):
+class ExpertSpec(Frozen):
     """One registered model: an LLM that answers, or one that embeds or ranks texts."""
 
     name: Name = Field(description="How the expert is called everywhere.")
@@ -150,17 +141,7 @@ class ExpertSpec(_Frozen):
         return (self.model,) if isinstance(self.model, str) else self.model
 
 
-class StoreSpec(_Frozen):
-    """A collection of passages that retrievers search."""
-
-    name: Name = Field(description="How compositions call it.")
-    passages: str = Field(description="JSONL file of passages, relative to this file.")
-    retrievers: tuple[str, ...] = Field(
-        min_length=1, description="Retrievers that index it; several: one is chosen per query."
-    )
-
-
-class GuardSpec(_Frozen):
+class GuardSpec(Frozen):
     """When a router may deviate from the composition's baseline."""
 
     confidence: float = Field(
@@ -174,7 +155,7 @@ class GuardSpec(_Frozen):
     )
 
 
-class Explore(_Frozen):
+class Explore(Frozen):
     """Ask another expert now and then, to learn how good it is by now."""
 
     method: Literal["thompson", "ucb"] = Field("thompson", description="How it is chosen.")
@@ -219,13 +200,6 @@ class Select(BaseModel):
     )
 
 
-class RetrievalSpec(_Frozen):
-    """Where a composition may retrieve from, and what decides whether it does."""
-
-    store: str = Field(description="A store of this file.")
-    gate: str | None = Field(None, description="Folder of a trained gate.")
-
-
 class InlineRouter(BaseModel):
     """A router fitted when the file is loaded; further keys are its hyperparameters."""
 
@@ -235,7 +209,7 @@ class InlineRouter(BaseModel):
     outcomes: str | None = Field(None, description="Outcomes to fit on, relative to this file.")
 
 
-class Fallbacks(_Frozen):
+class Fallbacks(Frozen):
     """Experts to ask, in this order, where one fails; none is asked twice for one request."""
 
     any: tuple[str, ...] = Field(
@@ -254,7 +228,7 @@ class Fallbacks(_Frozen):
         return tuple(dict.fromkeys([*self.any, *self.context_length, *self.content_policy]))
 
 
-class Composition(_Frozen):
+class Composition(Frozen):
     """Several experts behind one model name."""
 
     name: Name = Field(description="The model name that callers use.")
@@ -275,7 +249,7 @@ class Composition(_Frozen):
     limits: RequestLimits = Field(RequestLimits(), description="Bounds on one request.")
 
 
-class RegistryFile(_Frozen):
+class RegistryFile(Frozen):
     """The whole file."""
 
     version: Literal[1] = Field(description="Version of this format.")

@@ -21,7 +21,6 @@ __all__ = [
     "FloatArray",
     "Generation",
     "Message",
-    "Passage",
     "Prompt",
     "Reranker",
     "Role",
@@ -275,17 +274,6 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """A retrieved text with where it came from and how well it matched."""
-
-    id: str
-    text: str
-    score: float
-    store: str = ""
-    title: str = ""
-
-
 @runtime_checkable
 class LLM(Protocol):
     """An expert that answers. Safe to call from several threads and event loops at once."""
@@ -305,7 +293,11 @@ class LLM(Protocol):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """An expert that embeds. Synchronous and batched: it computes."""
+    """An expert that embeds. Synchronous and batched: it computes.
+
+    One that embeds passages exactly as another does (an adapter on the query side) says so by a
+    ``passage_digest``, the other's digest: they can search one index.
+    """
 
     @property
     def digest(self) -> str:

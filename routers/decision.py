@@ -9,6 +9,7 @@ import numpy as np
 
 from experts_registry.errors import AbstainError, OptionError, PromptError
 from experts_registry.types import FloatArray
+from routers.arms import RetrievalDecision
 from routers.policies import Selection
 from routers.prior import PRIOR_ERROR
 
@@ -79,6 +80,7 @@ class Decision:
         cost_unit: what the candidates' costs count: ``usd`` a query, ``B params``, ``s``.
         details: what the router knows beyond the numbers: category probabilities, fallback ...
         weights: how much each expert counts, where a selection policy says it.
+        retrieval: whether passages are retrieved for it; None where that was not asked.
     """
 
     experts: tuple[str, ...]
@@ -89,6 +91,7 @@ class Decision:
     cost_unit: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     weights: tuple[float, ...] = ()
+    retrieval: RetrievalDecision | None = None
 
     @property
     def primary(self) -> str:

@@ -1,0 +1,1 @@
+"""Stores: passages on disk, one index per kind of vectors, and how they are searched."""
