@@ -50,7 +50,7 @@ class StoreSpec(Frozen):
         None, description="Where it is built; by default stores/<name> beside this file."
     )
     chunk: ChunkSpec = Field(ChunkSpec(), description="How documents are cut into passages.")
-    index: IndexSpec = Field(IndexSpec(), description="How vectors are searched.")
+    index: IndexSpec = Field(IndexSpec(), description="How its vectors are searched.")
     lexical: bool = Field(
         False, description="Search by words (BM25) too, and fuse the lists by reciprocal rank."
     )
