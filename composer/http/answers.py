@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from composer.http.asked import Asked
 from composer.http.errors import ApiError
 from composer.http.headers import told_so_far
+from composer.http.passages import wish_of
 from composer.http.requests import Ask
 from composer.http.shapes import DONE
 from composer.http.visit import Visit
@@ -78,10 +79,17 @@ async def answers_of(asked: Asked, prompts: Sequence[Prompt], model: str) -> lis
     Raises:
         AccessError: the caller's key does not allow it.
     """
+    wish = wish_of(asked.body, asked.visit.key, asked.composer.registry)
     await asked.visit.reserve(asked.composer, prompts, model)
 
     async def answer(prompt: Prompt) -> Answer:
-        found = await asked.composer.aquery(prompt, model=model, trail=asked.visit.trail())
+        found = await asked.composer.aquery(
+            prompt,
+            model=model,
+            trail=asked.visit.trail(),
+            retrieval=wish.mode,
+            stores=wish.stores,
+        )
         asked.visit.answers.append(found)
         return found
 
@@ -148,9 +156,12 @@ async def open_stream(asked: Asked, ask: Ask, write: Callable[[Progress], Events
     Raises:
         AccessError: the caller's key does not allow it.
     """
+    wish = wish_of(asked.body, asked.visit.key, asked.composer.registry)
     await asked.visit.reserve(asked.composer, [ask.prompt], ask.model)
     trail = asked.visit.trail()
-    chunks = asked.composer.achunks(ask.prompt, model=ask.model, trail=trail)
+    chunks = asked.composer.achunks(
+        ask.prompt, model=ask.model, trail=trail, retrieval=wish.mode, stores=wish.stores
+    )
     return await begin(asked, chunks, trail, write)
 
 

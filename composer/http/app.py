@@ -32,6 +32,7 @@ from composer.http.origin import require_own_name, require_same_origin
 from composer.http.otlp import tracing_from_environment
 from composer.http.rerank import rerank
 from composer.http.responses import responses
+from composer.http.retrieving import retrieve
 from composer.http.state import health, ready, registry
 from composer.http.status import status
 from composer.http.stored import stored
@@ -49,6 +50,7 @@ _POST: Mapping[str, Endpoint] = {
     "/v1/embeddings": embeddings,
     "/v1/rerank": rerank,
     "/v2/rerank": rerank,
+    "/v1/retrieve": retrieve,
     "/v1/route": route,
     "/v1/feedback": feedback,
 }

@@ -9,6 +9,7 @@ from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
 from composer.http.errors import ApiError
 from composer.http.fields import decimal, require, text
+from composer.http.passages import wish_of
 from composer.http.requests import chat_ask
 
 __all__ = ["decision", "feedback", "route"]
@@ -17,8 +18,11 @@ __all__ = ["decision", "feedback", "route"]
 async def route(asked: Asked) -> ASGIApp:
     """Say whom a chat request would ask, and why, without asking."""
     ask = chat_ask(asked.body)
+    wish = wish_of(asked.body, asked.visit.key, asked.composer.registry)
     asked.visit.admit(ask.model)
-    decision = await asked.composer.aroute(ask.prompt, model=ask.model)
+    decision = await asked.composer.aroute(
+        ask.prompt, model=ask.model, retrieval=wish.mode, stores=wish.stores
+    )
     generation = asked.composer.registry.generation
     return JsonResponse({"model": ask.model, "generation": generation, **decision_json(decision)})
 

@@ -17,6 +17,7 @@ OPERATIONS = {
     "/v1/embeddings": "embeddings",
     "/v1/rerank": "rerank",
     "/v2/rerank": "rerank",
+    "/v1/retrieve": "retrieval",
 }
 
 

@@ -62,6 +62,8 @@ def _decided(registry: Registry, model: str, decision: Decision, expert: str) ->
     }
     if decision.router:
         headers["x-composer-router"] = decision.router
+    if decision.retrieval is not None:
+        headers["x-composer-retrieval"] = decision.retrieval.store or "none"
     scores = dict(zip(decision.experts, decision.scores, strict=False))
     if expert in scores:
         headers["x-composer-score"] = f"{scores[expert]:.4g}"

@@ -30,7 +30,7 @@ _UPSTREAM = {
 # Read here, so not passed on as they are.
 _OURS = {
     "model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature",
-    "top_p", "stop", "seed", "logprobs", "top_logprobs", "stream_options",
+    "top_p", "stop", "seed", "logprobs", "top_logprobs", "stream_options", "retrieval",
 }  # fmt: skip
 _OURS_IN_TEXT = {"prompt", "echo", "best_of"}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from composer.http.bodies import json_bytes
 from composer.http.errors import ApiError
+from composer.http.passages import retrieval_json
 from composer.http.response_output import Event, Output
 from composer.trace import Answer
 from experts_registry.types import Chunk, Usage
@@ -57,12 +58,12 @@ class _Head:
     def ended(self, answer: Answer, output: Output) -> dict[str, Any]:
         """Return the response with its whole answer."""
         why = _CUT.get(answer.generation.finish_reason)
-        usage = _usage(answer.generation.usage)
+        told = {"usage": _usage(answer.generation.usage), **retrieval_json(answer)}
         if why is not None:
             return self.json(
-                "incomplete", output=output, usage=usage, incomplete_details={"reason": why}
+                "incomplete", output=output, incomplete_details={"reason": why}, **told
             )
-        return self.json("completed", output=output, usage=usage, completed_at=int(time.time()))
+        return self.json("completed", output=output, completed_at=int(time.time()), **told)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

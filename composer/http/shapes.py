@@ -7,6 +7,7 @@ from typing import Any
 
 from composer.http.bodies import json_bytes
 from composer.http.logprobs import chat_logprobs
+from composer.http.passages import retrieval_json
 from composer.trace import Answer
 from experts_registry.types import Chunk, Generation
 
@@ -38,6 +39,7 @@ def chat_completion(answer: Answer, created: int) -> dict[str, Any]:
         ],
         "usage": usage_of(answer.generation),
         **answer.generation.reply,
+        **retrieval_json(answer),
     }
 
 
@@ -108,7 +110,7 @@ class ChatEvents:
                 delta={},
                 finish_reason=choice.finish_reason,
                 logprobs=chat_logprobs(untold or None),
-                reply=answer.generation.reply,
+                reply={**answer.generation.reply, **retrieval_json(answer)},
             )
         if self.has_usage:
             told = {"choices": [], "usage": usage_of(answer.generation)}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from composer.http.answers import Events, EventStream, begin
 from composer.http.asked import Asked
+from composer.http.passages import wish_of
 from composer.streaming import ChunkStream, Progress
 from composer.trace import Answer
 from experts_registry.backends.several import joined
@@ -109,10 +110,13 @@ async def open_streams(
     Raises:
         AccessError: the caller's key does not allow it.
     """
+    wish = wish_of(asked.body, asked.visit.key, asked.composer.registry)
     await asked.visit.reserve(asked.composer, prompts, model)
     trails = [asked.visit.trail() for _ in prompts]
     streams = [
-        asked.composer.achunks(prompt, model=model, trail=trail)
+        asked.composer.achunks(
+            prompt, model=model, trail=trail, retrieval=wish.mode, stores=wish.stores
+        )
         for prompt, trail in zip(prompts, trails, strict=True)
     ]
     return await begin(asked, SideBySide(streams, prompts[0].sampling.n), trails[0], write)

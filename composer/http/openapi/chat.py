@@ -6,6 +6,7 @@ from pydantic import Field
 
 from composer.http.openapi.headers import ANSWERED
 from composer.http.openapi.operation import ASKING, Operation
+from composer.http.openapi.retrieval import RetrievalTold
 from composer.http.openapi.sampling import CompletionUsage, FinishReason, Written
 from composer.http.openapi.shape import Shape
 from composer.http.requests import MAX_MESSAGES
@@ -102,6 +103,7 @@ class CreateChatCompletionResponse(Shape):
     usage: CompletionUsage
     system_fingerprint: str | None = Field(None, description="As a remote expert told it.")
     service_tier: str | None = Field(None, description="As a remote expert told it.")
+    retrieval: RetrievalTold | None = None
 
 
 class ChatCompletionStreamResponseDelta(Shape):
@@ -131,6 +133,7 @@ class CreateChatCompletionStreamResponse(Shape):
     model: str = Field(description="The expert that answers.")
     choices: list[ChatStreamChoice]
     usage: CompletionUsage | None = None
+    retrieval: RetrievalTold | None = Field(None, description="On the last piece.")
 
 
 class ChatCompletionList(Shape):

@@ -7,19 +7,14 @@ from pydantic import Field
 from composer import trace
 from composer.decisions import Logged
 from composer.http.openapi.chat import CreateChatCompletionRequest
+from composer.http.openapi.decision_shapes import Decision, decision_shape
 from composer.http.openapi.operation import POSTING, READING, Operation
 from composer.http.openapi.shape import Shape, shape_of
 from experts_registry.types import Usage
-from routers import decision
 
 __all__ = ["DECISION", "FEEDBACK", "ROUTE"]
 
-Candidate = shape_of(decision.Candidate, "Candidate")
-_DECISION = {"candidates": list[Candidate], "otherwise": str | None}  # type: ignore[valid-type]
-Decision = shape_of(decision.Decision, "Decision", without={"weights"}, **_DECISION)
-RouteResponse = shape_of(
-    decision.Decision, "RouteResponse", without={"weights"}, **_DECISION, model=str, generation=int
-)
+RouteResponse = decision_shape("RouteResponse", model=str, generation=int)
 Step = shape_of(trace.Step, "Step", usage=shape_of(Usage, "StepUsage"))
 LoggedDecision = shape_of(
     Logged,

@@ -11,6 +11,7 @@ from composer.http.openapi.models import MODEL, MODELS
 from composer.http.openapi.operation import Operation
 from composer.http.openapi.rerank import RERANK, RERANK_2
 from composer.http.openapi.responses import RESPONSES
+from composer.http.openapi.retrieval import RETRIEVE
 from composer.http.openapi.state import DOCUMENT, HEALTH, READY, REGISTRY
 
 __all__ = ["OPERATIONS"]
@@ -23,6 +24,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /v1/embeddings": EMBEDDINGS,
     "POST /v1/rerank": RERANK,
     "POST /v2/rerank": RERANK_2,
+    "POST /v1/retrieve": RETRIEVE,
     "GET /v1/models": MODELS,
     "GET /v1/models/{id}": MODEL,
     "POST /v1/route": ROUTE,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from composer.http.openapi.headers import ANSWERED
 from composer.http.openapi.operation import ASKING, Operation
+from composer.http.openapi.retrieval import RetrievalAsked, RetrievalTold
 from composer.http.openapi.shape import Shape
 from composer.http.requests import MAX_MESSAGES, MAX_TOKENS
 
@@ -115,6 +116,7 @@ class CreateResponse(Shape):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     stream: bool | None = None
+    retrieval: RetrievalAsked = None
 
 
 class ResponseUsage(Shape):
@@ -180,6 +182,7 @@ class Response(Shape):
     background: Literal[False]
     store: Literal[False]
     truncation: Literal["disabled"]
+    retrieval: RetrievalTold | None = None
 
 
 class ResponseStreamEvent(Shape):

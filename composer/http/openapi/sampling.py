@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from composer.http.openapi.retrieval import RetrievalAsked
 from composer.http.openapi.shape import Shape
 from composer.http.requests import MAX_ANSWERS, MAX_TOKENS
 
@@ -35,6 +36,7 @@ class Written(Shape):
     user: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    retrieval: RetrievalAsked = None
 
 
 class CompletionUsage(Shape):

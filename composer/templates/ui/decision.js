@@ -1,18 +1,17 @@
 // Why an expert was chosen: candidates with their numbers, calls that were made, passages found.
 
 import { el } from "./dom.js";
-import { fixed, seconds, usd } from "./format.js";
+import { fixed, plural, seconds, usd } from "./format.js";
 
 const FEW = 6;
 
 // The whole story of a logged request.
 export function story(record) {
-  const { decision, steps, passages } = record;
+  const { decision, steps } = record;
   return el(
     "div", { class: "story" },
     decision ? chosen(decision) : null,
     steps.length ? calls(steps) : null,
-    passages?.length ? found(passages) : null,
     el("p", { class: "muted small" }, `${record.request_id} · generation ${record.generation}`),
   );
 }
@@ -39,6 +38,7 @@ function chosen(decision) {
     el("p", { class: "because" }, decision.reason),
     facts.some(Boolean) ? el("p", { class: "muted small" }, facts.filter(Boolean).join(" · ")) : null,
     decision.candidates?.length ? candidates(decision) : null,
+    decision.retrieval ? retrieved(decision.retrieval) : null,
   );
 }
 
@@ -91,14 +91,34 @@ function calls(steps) {
   return el("div", {}, el("h3", {}, "Calls"), el("ol", { class: "calls" }, ...steps.map(line)));
 }
 
-function found(passages) {
+// What was put before the question, for a disclosure: its summary, the reason, the passages.
+export function passagesOf({ store, reason, passages, citations }) {
+  const cited = new Set(citations.map(({ passage }) => passage));
   const line = (passage) => el(
-    "li", {},
+    "li", { value: passage.index },
     el("strong", {}, passage.title || passage.id),
-    el("span", { class: "muted" }, ` ${[passage.store, fixed(passage.score)].filter(Boolean).join(" · ")}`),
+    el("span", { class: "muted" }, ` ${[passage.store, passage.source, fixed(passage.score), cited.has(passage.index) ? "cited" : null].filter(Boolean).join(" · ")}`),
     el("p", {}, passage.text),
   );
-  return el("div", {}, el("h3", {}, "Passages"), el("ol", { class: "passages" }, ...passages.map(line)));
+  const what = passages.length ? `${plural(passages.length, "passage")} from ${store}` : "No passages";
+  return [
+    el("summary", {}, what),
+    el(
+      "div", { class: "story" },
+      el("p", { class: "because" }, reason),
+      passages.length ? el("ol", { class: "passages" }, ...passages.map(line)) : null,
+    ),
+  ];
+}
+
+function retrieved({ stage, reason, arms }) {
+  const rows = arms.map(({ arm, quality, cost }) => el("li", {}, el("strong", {}, arm), ` quality ${fixed(quality)}, price ${fixed(cost)}`));
+  return el(
+    "div", {},
+    el("h3", {}, "Passages"),
+    el("p", {}, reason, el("span", { class: "muted" }, ` · decided by the ${stage}`)),
+    rows.length ? el("ol", { class: "calls" }, ...rows) : null,
+  );
 }
 
 function hasWorth(value) {

@@ -55,7 +55,7 @@ function fillModels(data) {
 }
 
 function fill(link) {
-  for (const name of ["system", "temperature", "max_tokens"]) {
+  for (const name of ["system", "temperature", "max_tokens", "retrieval"]) {
     if (link.has(name)) form.elements[name].value = link.get(name);
   }
   if (link.has("prompt")) question.value = link.get("prompt");
@@ -80,6 +80,8 @@ function request(text, before = turns) {
     const { value } = form.elements[name];
     if (value !== "") body[name] = Number(value);
   }
+  const retrieval = form.elements.retrieval.value;
+  if (retrieval) body.retrieval = retrieval;
   return body;
 }
 

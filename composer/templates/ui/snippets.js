@@ -28,10 +28,12 @@ function curl(request) {
   -d '${json}'`;
 }
 
-function python({ model, messages, ...rest }) {
+function python({ model, messages, retrieval, ...rest }) {
   // A JSON string is a Python string too, and so are numbers.
   const turns = messages.map((turn) => `        {"role": ${JSON.stringify(turn.role)}, "content": ${JSON.stringify(turn.content)}},\n`);
   const options = Object.entries(rest).map(([name, value]) => `    ${name}=${JSON.stringify(value)},\n`);
+  // Not a name of OpenAI's, so their client takes it only as a part of the body.
+  if (retrieval) options.push(`    extra_body={"retrieval": ${JSON.stringify(retrieval)}},\n`);
   return `import os
 
 from openai import OpenAI

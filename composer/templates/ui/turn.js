@@ -1,7 +1,7 @@
 // One question and its answer: streamed, then told whole from the decision log.
 
 import { ask, events, get, post } from "./api.js";
-import { hasFailed, story } from "./decision.js";
+import { hasFailed, passagesOf, story } from "./decision.js";
 import { button, el, icon, setText } from "./dom.js";
 import { plural, seconds, usd } from "./format.js";
 import { copyText, RichText } from "./rich.js";
@@ -18,6 +18,7 @@ export class Turn {
   #id = null;
   #usage = null;
   #headers = null;
+  #retrieval = null;
   error = null;
   generation = null;
 
@@ -27,6 +28,7 @@ export class Turn {
     this.state = el("span", { class: "muted" }, "is being asked");
     this.alert = el("div", { class: "alert", hidden: true });
     this.facts = el("ul", { class: "facts" });
+    this.passages = el("details", { class: "why", hidden: true });
     this.why = el("details", { class: "why", hidden: true }, el("summary", {}, "Why this expert"));
     this.tools = this.#tools(retry);
     this.node = el(
@@ -37,7 +39,7 @@ export class Turn {
         el("p", { class: "who" }, this.expert, " ", this.state),
         this.#rich.node, this.alert,
         el("div", { class: "foot" }, this.facts, this.tools),
-        this.why,
+        this.passages, this.why,
       ),
     );
   }
@@ -65,6 +67,10 @@ export class Turn {
     this.#rich.node.hidden = !this.#rich.text;
     for (const each of this.tools.querySelectorAll(".of-answer")) each.disabled = !this.#rich.text;
     this.#tell();
+    if (this.#retrieval) {
+      this.passages.replaceChildren(...passagesOf(this.#retrieval));
+      this.passages.hidden = false;
+    }
     this.#explain();
   }
 
@@ -78,6 +84,7 @@ export class Turn {
     for await (const event of events(response)) {
       this.#id = event.id ?? this.#id;
       this.#usage = event.usage ?? this.#usage;
+      this.#retrieval = event.retrieval ?? this.#retrieval;
       const delta = event.choices?.[0]?.delta ?? {};
       const piece = delta.content ?? delta.refusal;
       if (delta.tool_calls) this.#add(JSON.stringify(delta.tool_calls));
