@@ -9,6 +9,7 @@ import numpy as np
 
 from composer.eligible import exclusions, refusal, why_not
 from composer.opened import Opened
+from composer.retrieval import Evidence
 from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
 from composer.untrained import Load, without_router
@@ -16,7 +17,6 @@ from experts_registry.errors import (
     ArtefactError,
     ComposerError,
     ContextLengthError,
-    PluginError,
     RegistryError,
     UnknownNameError,
     unknown_name,
@@ -78,6 +78,7 @@ class Routing:
         *,
         avoid: Mapping[str, str] | None = None,
         load: Callable[[str], Load] = lambda _: (0, 0),
+        evidence: Evidence | None = None,
     ) -> Decision:
         """Choose experts for a prompt.
 
@@ -86,6 +87,7 @@ class Routing:
             model: a composition or an expert.
             avoid: experts to choose only where there are no others, and why.
             load: of an expert: calls in flight, and calls so far.
+            evidence: what was retrieved for the prompt.
         """
         composition = self.composition(model)
         if composition is None:
@@ -93,10 +95,6 @@ class Routing:
             if why := why_not(spec, prompt):
                 raise refusal({model: why})
             return Decision((model,), (), "asked by name")
-        if composition.retrieval is not None:
-            raise PluginError(
-                f"composition {model!r}: retrieval is not available in this version; remove the key"
-            )
         prompt = prompt.limited(max_tokens=composition.limits.max_tokens)
         specs = self._members(composition)
         limit = composition.limits.usd_per_request
@@ -108,12 +106,13 @@ class Routing:
         if router is None:
             return without_router(composition, specs, excluded, prompt, load)
         select = self._selecting(composition, router)
+        coupling = () if evidence is None else evidence.transforms
         decision = router.route(
             prompt.query,
             experts=list(specs),
             cost_weight=composition.select.cost_weight,
             excluded=excluded,
-            transforms=select.transforms,
+            transforms=(*coupling, *select.transforms),  # the guard has the last word
             policy=select.policy,
             temperature=select.temperature,
             budget=limit if router.cost_unit_ == "usd" else None,
