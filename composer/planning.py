@@ -105,7 +105,12 @@ class Planner:
                 )
             return None
         left = began + composition.limits.seconds - time.perf_counter()
-        return await self._retrieval.evidence(prompt.query, composition, wish, left)
+        evidence = await self._retrieval.evidence(prompt.query, composition, wish, left)
+        if evidence is None or not evidence.passages:
+            return evidence
+        if self._routing.can_pay(composition, prompt, evidence.before(prompt)):
+            return evidence
+        return evidence.dropped("with the passages nobody is within limits.usd_per_request")
 
     def choose_by(self, prompt: Prompt, model: str, evidence: Evidence | None) -> Decision:
         """Say whom to ask, without exploring, by what was retrieved already; computes."""
@@ -118,4 +123,5 @@ class Planner:
     def _decide(self, prompt: Prompt, model: str, evidence: Evidence | None) -> Decision:
         composition = self._routing.composition(model)
         decision = self.choose_by(prompt, model, evidence)
-        return self._exploration.decide(decision, composition, prompt)
+        sent = prompt if evidence is None else evidence.before(prompt)
+        return self._exploration.decide(decision, composition, sent)

@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from composer.grounding import grounded
 from composer.store_choice import best_store
 from composer.stores.retrieved import Retrieved
 from experts_registry.errors import ComposerError, OptionError, RegistryError, unknown_name
@@ -19,6 +20,7 @@ from experts_registry.passages import Passage
 from experts_registry.registry import Registry
 from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.schema import Composition
+from experts_registry.types import Prompt
 from routers.arms import Found, RetrievalDecision
 from routers.transforms import ScoreTransform
 
@@ -42,10 +44,6 @@ class Searcher(Protocol):
             UnknownNameError: no store, or no retriever of it, has that name.
             ArtefactError: the store is not built, or not for this retriever.
         """
-        ...
-
-    def close(self) -> None:
-        """Free the stores."""
         ...
 
 
@@ -86,6 +84,15 @@ class Evidence:
     decision: RetrievalDecision
     passages: tuple[Passage, ...] = ()
     transforms: tuple[ScoreTransform, ...] = ()
+
+    def before(self, prompt: Prompt) -> Prompt:
+        """Return a prompt with all the passages: the most that an expert is sent of them."""
+        return grounded(prompt, self.passages)[0]
+
+    def dropped(self, reason: str) -> "Evidence":
+        """Return what is left where its passages cannot be used."""
+        decision = replace(self.decision, store=None, k=0, stage="failure", reason=reason)
+        return Evidence(decision=decision)
 
 
 @dataclass(kw_only=True)

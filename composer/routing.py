@@ -98,13 +98,14 @@ class Routing:
         prompt = prompt.limited(max_tokens=composition.limits.max_tokens)
         specs = self._members(composition)
         limit = composition.limits.usd_per_request
-        excluded = exclusions(specs, prompt, usd=limit, avoid=avoid or {})
+        sent = prompt if evidence is None else evidence.before(prompt)
+        excluded = exclusions(specs, prompt, usd=limit, sent=sent, avoid=avoid or {})
         if len(excluded) == len(specs):
             return self._stand_in(composition, prompt, refusal(excluded))
         named = NamedRouter.find(model, self._registry)
         router = self._router(composition) if named is None else self.named(named)
         if router is None:
-            return without_router(composition, specs, excluded, prompt, load)
+            return without_router(composition, specs, excluded, sent, load)
         select = self._selecting(composition, router)
         coupling = () if evidence is None else evidence.transforms
         decision = router.route(
@@ -120,6 +121,23 @@ class Routing:
         shares = decision.weights or (1.0,)
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
+
+    def can_pay(self, composition: Composition, prompt: Prompt, sent: Prompt) -> bool:
+        """Tell whether somebody may be sent this within the limit in USD, if for the prompt alone.
+
+        Args:
+            composition: whose limit and experts.
+            prompt: what is asked.
+            sent: the same after passages.
+        """
+        usd = composition.limits.usd_per_request
+        if usd is None:
+            return True
+        prompt, sent = (
+            one.limited(max_tokens=composition.limits.max_tokens) for one in (prompt, sent)
+        )
+        could = [s for s in self._members(composition).values() if not why_not(s, prompt, usd)]
+        return not could or any(not why_not(s, prompt, usd, sent) for s in could)
 
     def is_quick(self, prompt: Prompt, model: str) -> bool:
         """Tell whether to decide takes less than to wake a thread for it, and waits for nobody."""

@@ -10,12 +10,24 @@ from composer.http.openapi.chat import CreateChatCompletionRequest
 from composer.http.openapi.operation import POSTING, READING, Operation
 from composer.http.openapi.shape import Shape, shape_of
 from experts_registry.types import Usage
-from routers import decision
+from routers import arms, decision
 
 __all__ = ["DECISION", "FEEDBACK", "ROUTE"]
 
 Candidate = shape_of(decision.Candidate, "Candidate")
-_DECISION = {"candidates": list[Candidate], "otherwise": str | None}  # type: ignore[valid-type]
+RatedArm = shape_of(arms.RatedArm, "RatedArm", arm=str)
+Found = shape_of(arms.Found, "Found")
+Retrieval = shape_of(
+    arms.RetrievalDecision,
+    "Retrieval",
+    arms=list[RatedArm],  # type: ignore[valid-type]
+    found=list[Found],  # type: ignore[valid-type]
+)
+_DECISION = {
+    "candidates": list[Candidate],  # type: ignore[valid-type]
+    "otherwise": str | None,
+    "retrieval": Retrieval | None,
+}
 Decision = shape_of(decision.Decision, "Decision", without={"weights"}, **_DECISION)
 RouteResponse = shape_of(
     decision.Decision, "RouteResponse", without={"weights"}, **_DECISION, model=str, generation=int
