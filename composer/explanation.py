@@ -5,7 +5,7 @@ from typing import Any
 from routers.arms import RatedArm, RetrievalDecision
 from routers.base import Candidate, Decision
 
-__all__ = ["decision_json", "explain", "retrieval_json"]
+__all__ = ["decision_json", "explain", "retrieval_in_words", "retrieval_json"]
 
 _SHOWN = 3  # passages of which an explanation names id and score
 
@@ -63,10 +63,15 @@ def _arm_json(rated: RatedArm) -> dict[str, Any]:
     return {**rated._asdict(), "arm": str(rated.arm)}
 
 
-def _retrieval(retrieval: RetrievalDecision) -> list[str]:
-    """Say whether passages are retrieved, why, from which numbers, and what was found."""
+def retrieval_in_words(retrieval: RetrievalDecision) -> str:
+    """Say in a line whether passages are retrieved, who decided so, and why."""
     what = f"{retrieval.k} passages from {retrieval.store}" if retrieval.store else "no passages"
-    lines = [f"retrieval: {what}, by {retrieval.stage}: {retrieval.reason}"]
+    return f"retrieval: {what}, by {retrieval.stage}: {retrieval.reason}"
+
+
+def _retrieval(retrieval: RetrievalDecision) -> list[str]:
+    """Say the same, from which numbers, and what was found."""
+    lines = [retrieval_in_words(retrieval)]
     if retrieval.arms:
         width = max(len(str(rated.arm)) for rated in retrieval.arms)
         lines.append(f"  {'arm':<{width}}  quality               price      net")
