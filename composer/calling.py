@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from composer.chain import Chain
 from composer.deadlines import deadline
 from composer.dispatch import Dispatcher
+from composer.handouts import Handout, Handouts
 from composer.plan import Plan
 from composer.standing import Standings
 from composer.trace import Ledger
-from experts_registry.errors import ComposerError
+from experts_registry.errors import ComposerError, ContextLengthError
 from experts_registry.types import Generation, Prompt
 
 __all__ = ["Calling", "Pieces"]
@@ -53,6 +54,8 @@ class Calling:
         self.ledger, self.dispatcher, self.standings = ledger, dispatcher, standings
         self._plan = plan
         self.chain = Chain(plan.decision, plan.fallbacks, standings)
+        self._handouts = Handouts(plan.passages)
+        self._given: dict[str, int] = {}  # passages of an expert's last call
         self._tries: dict[str, int] = {}
         self._let_in: set[str] = set()
 
@@ -64,14 +67,15 @@ class Calling:
         """
         while True:
             began = self.begin(expert)
+            handout = self.handout(expert, prompt)
             try:
-                with self.call(expert, prompt, began):
+                with self.call(expert, handout, began):
                     async with self.within(expert):
-                        generation = await self.dispatcher.generate(expert, prompt)
+                        generation = await self.dispatcher.generate(expert, handout.prompt)
             except ComposerError as error:
                 expert = await self.next(expert, error)
                 continue
-            generation = self.ledger.answered(expert, began, prompt, generation)
+            generation = self.ledger.answered(expert, began, handout, generation)
             other = None
             if generation.finish_reason == "content_filter":
                 other = self.chain.after_filter()
@@ -85,8 +89,14 @@ class Calling:
         self._tries[expert] = self._tries.get(expert, 0) + 1
         return time.perf_counter()
 
+    def handout(self, expert: str, prompt: Prompt) -> Handout:
+        """Return what an expert is sent: the prompt, after the passages that it has room for."""
+        handout = self._handouts.of(self.standings[expert].spec, prompt)
+        self._given[expert] = len(handout.passages)
+        return handout
+
     @contextmanager
-    def call(self, expert: str, prompt: Prompt, began: float) -> Iterator[Pieces]:
+    def call(self, expert: str, handout: Handout, began: float) -> Iterator[Pieces]:
         """Count a call while it lasts, and note how it fails; errors as of `Standing.call`.
 
         Where the expert is not let in, there is no call and nothing to note. One that is stopped,
@@ -100,8 +110,8 @@ class Calling:
             except BaseException as error:
                 is_charged = pieces.has_begun or not isinstance(error, ComposerError)
                 if not pieces.is_complete:
-                    begun = prompt if is_charged else None
-                    self.ledger.failed(expert, began, error, begun=begun)
+                    begun, given = handout.prompt if is_charged else None, len(handout.passages)
+                    self.ledger.failed(expert, began, error, begun=begun, passages=given)
                 raise
 
     def within(
@@ -132,6 +142,10 @@ class Calling:
         """
         # Without its text: an upstream may repeat the prompt in it.
         kind = type(error).__name__
+        is_too_long, given = isinstance(error, ContextLengthError), self._given.get(expert, 0)
+        if is_too_long and self._handouts.shorten(expert, given):
+            logger.warning("expert %s has no room for %d passages, asking with less", expert, given)
+            return expert
         if (other := self.chain.after(error)) is not None:
             logger.warning("expert %s failed (%s), asking %s", expert, kind, other)
             logger.debug("expert %s: %s", expert, error)

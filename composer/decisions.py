@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from composer.explanation import decision_json
 from composer.trace import Answer, Step
 from experts_registry.types import Usage
+from routers.arms import Arm, Found, RatedArm, RetrievalDecision
 from routers.decision import Candidate, Decision
 
 __all__ = ["Logged", "error_class"]
@@ -143,7 +144,21 @@ def _decision(values: dict[str, Any]) -> Decision:
     for name in ("experts", "scores"):
         fields[name] = tuple(fields[name])
     fields["candidates"] = tuple(Candidate(**c) for c in fields["candidates"])
+    fields["retrieval"] = _retrieval(fields.get("retrieval"))  # rows of before have none
     return Decision(**fields)
+
+
+def _retrieval(values: dict[str, Any] | None) -> RetrievalDecision | None:
+    if values is None:
+        return None
+    return RetrievalDecision(
+        **values
+        | {
+            "arms": tuple(RatedArm(**a | {"arm": Arm.of(a["arm"])}) for a in values["arms"]),
+            "retrievers": tuple(values["retrievers"]),
+            "found": tuple(Found(**one) for one in values["found"]),
+        }
+    )
 
 
 def error_class(error: str | None) -> str | None:

@@ -18,23 +18,34 @@ def exclusions(
     prompt: Prompt,
     *,
     usd: float | None = None,
+    sent: Prompt | None = None,
     avoid: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return who may not be asked, and why; ``avoid`` counts only where somebody else is left."""
-    excluded = {n: why for n, spec in specs.items() if (why := why_not(spec, prompt, usd))}
+    """Return who may not be asked, and why.
+
+    Args:
+        specs: who could be.
+        prompt: what is asked.
+        usd: the most that a call may be expected to cost.
+        sent: what is paid for, where passages come before the question.
+        avoid: counts only where somebody else is left.
+    """
+    excluded = {n: why for n, spec in specs.items() if (why := why_not(spec, prompt, usd, sent))}
     avoided = {n: why for n, why in avoid.items() if n in specs and n not in excluded}
     return excluded | avoided if len(excluded) + len(avoided) < len(specs) else excluded
 
 
-def why_not(spec: ExpertSpec, prompt: Prompt, usd: float | None = None) -> str | None:
-    """Say why an expert may not be asked, or None."""
+def why_not(
+    spec: ExpertSpec, prompt: Prompt, usd: float | None = None, sent: Prompt | None = None
+) -> str | None:
+    """Say why an expert may not be asked, or None; arguments are those of `exclusions`."""
     size = sum(len(message.content) for message in prompt.messages)
     if spec.context_window is not None and size > spec.context_window * _MOST_CHARACTERS_PER_TOKEN:
         return f"{size} characters do not fit its context window of {spec.context_window} tokens"
     if prompt.sampling.logprobs and spec.offers and "logprobs" not in spec.offers:
         return "does not offer logprobs"
     if usd is not None:
-        cost = expected_cost(spec, prompt)
+        cost = expected_cost(spec, sent or prompt)
         if cost > usd:
             return f"expected to cost ${cost:.3g}, above the limit of ${usd:.3g}"
     return None

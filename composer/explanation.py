@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from routers.arms import RatedArm, RetrievalDecision
 from routers.base import Candidate, Decision
 
-__all__ = ["decision_json", "explain"]
+__all__ = ["decision_json", "explain", "retrieval_in_words", "retrieval_json"]
+
+_SHOWN = 3  # passages of which an explanation names id and score
 
 
 def explain(decision: Decision) -> str:
@@ -20,6 +23,8 @@ def explain(decision: Decision) -> str:
         lines += [_row(c, width, c.expert == decision.primary) for c in decision.candidates]
     if decision.otherwise:
         lines.append(f"otherwise: {decision.otherwise}")
+    if decision.retrieval is not None:
+        lines += _retrieval(decision.retrieval)
     return "\n".join(lines)
 
 
@@ -34,7 +39,55 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "cost_unit": decision.cost_unit,
         "details": dict(decision.details),
         "candidates": [c._asdict() for c in decision.candidates],
+        "retrieval": retrieval_json(decision.retrieval),
     }
+
+
+def retrieval_json(retrieval: RetrievalDecision | None) -> dict[str, Any] | None:
+    """Return it as JSON values; None where it was not asked."""
+    if retrieval is None:
+        return None
+    return {
+        "store": retrieval.store,
+        "k": retrieval.k,
+        "reason": retrieval.reason,
+        "stage": retrieval.stage,
+        "arms": [_arm_json(rated) for rated in retrieval.arms],
+        "retrievers": list(retrieval.retrievers),
+        "found": [passage._asdict() for passage in retrieval.found],
+        "seconds": retrieval.seconds,
+    }
+
+
+def _arm_json(rated: RatedArm) -> dict[str, Any]:
+    return {**rated._asdict(), "arm": str(rated.arm)}
+
+
+def retrieval_in_words(retrieval: RetrievalDecision) -> str:
+    """Say in a line whether passages are retrieved, who decided so, and why."""
+    what = f"{retrieval.k} passages from {retrieval.store}" if retrieval.store else "no passages"
+    return f"retrieval: {what}, by {retrieval.stage}: {retrieval.reason}"
+
+
+def _retrieval(retrieval: RetrievalDecision) -> list[str]:
+    """Say the same, from which numbers, and what was found."""
+    lines = [retrieval_in_words(retrieval)]
+    if retrieval.arms:
+        width = max(len(str(rated.arm)) for rated in retrieval.arms)
+        lines.append(f"  {'arm':<{width}}  quality               price      net")
+        lines += [_rated(rated, width) for rated in retrieval.arms]
+    if retrieval.found:
+        first = ", ".join(f"{p.id} {p.score:.3f}" for p in retrieval.found[:_SHOWN])
+        rest = ", ..." if len(retrieval.found) > _SHOWN else ""
+        who = " and ".join(retrieval.retrievers) or retrieval.store
+        lines.append(f"found by {who}: {first}{rest}")
+    return lines
+
+
+def _rated(rated: RatedArm, width: int) -> str:
+    quality = f"{rated.quality:.3f} ± {rated.error:.3f}"
+    net = rated.quality - rated.cost
+    return f"  {rated.arm!s:<{width}}  {quality}  {rated.cost:>12.4g}  {net:>7.3f}"
 
 
 def _row(candidate: Candidate, width: int, is_primary: bool) -> str:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+from experts_registry.passages import Passage
 from experts_registry.schema import Fallbacks
 from experts_registry.types import Prompt
 from routers.base import Decision
@@ -21,6 +22,7 @@ class Plan:
         who: the start of an error message about all of it.
         strategy: how answers are composed.
         fallbacks: whom to ask where an expert fails.
+        passages: what was retrieved for it, best first.
         seconds: how long the answer may take.
         began: when the request came, in `time.perf_counter` seconds.
     """
@@ -32,6 +34,7 @@ class Plan:
     seconds: float
     strategy: str = "single"
     fallbacks: Fallbacks = field(default_factory=Fallbacks)
+    passages: tuple[Passage, ...] = ()
     began: float = field(default_factory=time.perf_counter)
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 
 from composer.eligible import exclusions, refusal, why_not
 from composer.opened import Opened
+from composer.retrieval import Evidence
 from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
 from composer.untrained import Load, without_router
@@ -16,7 +17,6 @@ from experts_registry.errors import (
     ArtefactError,
     ComposerError,
     ContextLengthError,
-    PluginError,
     RegistryError,
     UnknownNameError,
     unknown_name,
@@ -78,6 +78,7 @@ class Routing:
         *,
         avoid: Mapping[str, str] | None = None,
         load: Callable[[str], Load] = lambda _: (0, 0),
+        evidence: Evidence | None = None,
     ) -> Decision:
         """Choose experts for a prompt.
 
@@ -86,6 +87,7 @@ class Routing:
             model: a composition or an expert.
             avoid: experts to choose only where there are no others, and why.
             load: of an expert: calls in flight, and calls so far.
+            evidence: what was retrieved for the prompt.
         """
         composition = self.composition(model)
         if composition is None:
@@ -93,27 +95,25 @@ class Routing:
             if why := why_not(spec, prompt):
                 raise refusal({model: why})
             return Decision((model,), (), "asked by name")
-        if composition.retrieval is not None:
-            raise PluginError(
-                f"composition {model!r}: retrieval is not available in this version; remove the key"
-            )
         prompt = prompt.limited(max_tokens=composition.limits.max_tokens)
         specs = self._members(composition)
         limit = composition.limits.usd_per_request
-        excluded = exclusions(specs, prompt, usd=limit, avoid=avoid or {})
+        sent = prompt if evidence is None else evidence.before(prompt)
+        excluded = exclusions(specs, prompt, usd=limit, sent=sent, avoid=avoid or {})
         if len(excluded) == len(specs):
             return self._stand_in(composition, prompt, refusal(excluded))
         named = NamedRouter.find(model, self._registry)
         router = self._router(composition) if named is None else self.named(named)
         if router is None:
-            return without_router(composition, specs, excluded, prompt, load)
+            return without_router(composition, specs, excluded, sent, load)
         select = self._selecting(composition, router)
+        coupling = () if evidence is None else evidence.transforms
         decision = router.route(
             prompt.query,
             experts=list(specs),
             cost_weight=composition.select.cost_weight,
             excluded=excluded,
-            transforms=select.transforms,
+            transforms=(*coupling, *select.transforms),  # the guard has the last word
             policy=select.policy,
             temperature=select.temperature,
             budget=limit if router.cost_unit_ == "usd" else None,
@@ -121,6 +121,23 @@ class Routing:
         shares = decision.weights or (1.0,)
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
+
+    def can_pay(self, composition: Composition, prompt: Prompt, sent: Prompt) -> bool:
+        """Tell whether somebody may be sent this within the limit in USD, if for the prompt alone.
+
+        Args:
+            composition: whose limit and experts.
+            prompt: what is asked.
+            sent: the same after passages.
+        """
+        usd = composition.limits.usd_per_request
+        if usd is None:
+            return True
+        prompt, sent = (
+            one.limited(max_tokens=composition.limits.max_tokens) for one in (prompt, sent)
+        )
+        could = [s for s in self._members(composition).values() if not why_not(s, prompt, usd)]
+        return not could or any(not why_not(s, prompt, usd, sent) for s in could)
 
     def is_quick(self, prompt: Prompt, model: str) -> bool:
         """Tell whether to decide takes less than to wake a thread for it, and waits for nobody."""

@@ -1,7 +1,7 @@
 """The Python door: `Composer` asks experts and returns answers that say how they came about."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -20,12 +20,15 @@ from composer.feedback import Feedback, FeedbackDesk
 from composer.opening import SETUP_ERRORS, blaming_setup
 from composer.plan import Plan
 from composer.planning import Planner
+from composer.retrieval import Mode, Retrieval, Searcher, Wish
 from composer.routing import Routing
 from composer.standing import Standings
 from composer.status import ExpertStatus
+from composer.stores.retrieved import Retrieved
 from composer.strategies import Strategy
 from composer.streaming import ChunkStream, Progress, Stream, chunks_of
 from composer.trace import Answer, Ledger, Trail
+from experts_registry.errors import PluginError
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
@@ -48,23 +51,36 @@ class Composer:
     Args:
         registry: the experts and compositions.
         dispatcher: how calls reach experts; by default in this process.
+        searcher: finds passages; by default in the stores of the registry.
 
     Example:
         >>> with Composer.load("experts.yaml") as composer:  # doctest: +SKIP
         ...     print(composer.query("What is 17 * 23?").text)
     """
 
-    def __init__(self, registry: Registry, *, dispatcher: Dispatcher | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        dispatcher: Dispatcher | None = None,
+        searcher: Searcher | None = None,
+    ) -> None:
         self.registry = registry
         self.dispatcher: Dispatcher = dispatcher or LocalDispatcher(registry.llms)
         self._standings = Standings(registry.llms)
         self._routing = Routing(registry)
         self._feedback = FeedbackDesk(registry)
         exploration = Exploration(registry, lambda: self._feedback.store)
-        self._planner = Planner(registry, self._routing, exploration, self._standings)
         self._loop = BackgroundLoop()
         # Of their own: long texts must not take the threads that decisions are made in.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="retriever")
+        self._searcher = searcher
+        self._retrieval = Retrieval(
+            registry=registry, searcher=self._searching, threads=self._threads
+        )
+        self._planner = Planner(
+            registry, self._routing, exploration, self._standings, self._retrieval
+        )
 
     @classmethod
     def load(cls, path: str | Path, *, workers: bool = False) -> Self:
@@ -102,33 +118,44 @@ class Composer:
 
     # -- choose ---------------------------------------------------------------------------------
 
-    def route(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Decision:
-        """Say whom ``query`` would ask, without asking.
+    def route(self, text_or_messages: Text, *, model: str = "auto", **how: Any) -> Decision:
+        """Say whom ``query`` would ask, without asking; see `aroute`."""
+        if how or self._planner.is_searching(model):
+            return self.run(self.aroute(text_or_messages, model=model, **how))
+        return self._planner.choose_by(Prompt.of(text_or_messages), model, None)
+
+    async def aroute(
+        self,
+        text_or_messages: Text,
+        *,
+        model: str = "auto",
+        retrieval: Mode | None = None,
+        stores: Collection[str] | None = None,
+        **sampling: Any,
+    ) -> Decision:
+        """Say whom ``query`` would ask, without asking; arguments are those of `aquery`.
+
+        Stores are searched where the decision depends on what they hold, or the composition
+        retrieves.
 
         Raises:
             UnknownNameError: no composition or expert is called ``model``.
             PromptError: the query is empty, or no expert may be asked.
         """
         prompt = Prompt.of(text_or_messages, **sampling)
-        return self._planner.choose(prompt, model)
+        return await self._planner.choose(prompt, model, Wish(mode=retrieval, stores=stores))
 
-    async def aroute(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
-    ) -> Decision:
-        """Async twin of `route`: the encoder runs in a thread."""
-        return await asyncio.to_thread(self.route, text_or_messages, model=model, **sampling)
-
-    def explain(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> str:
+    def explain(self, text_or_messages: Text, *, model: str = "auto", **how: Any) -> str:
         """Say in words whom ``query`` would ask and why, from the numbers that decide."""
         from composer.explanation import explain
 
-        return explain(self.route(text_or_messages, model=model, **sampling))
+        return explain(self.route(text_or_messages, model=model, **how))
 
-    async def aexplain(
-        self, text_or_messages: Text, *, model: str = "auto", **sampling: Any
-    ) -> str:
+    async def aexplain(self, text_or_messages: Text, *, model: str = "auto", **how: Any) -> str:
         """Async twin of `explain`."""
-        return await asyncio.to_thread(self.explain, text_or_messages, model=model, **sampling)
+        from composer.explanation import explain
+
+        return explain(await self.aroute(text_or_messages, model=model, **how))
 
     def candidates(self, model: str) -> list[ExpertSpec]:
         """Return the experts that may come to answer a model.
@@ -156,6 +183,8 @@ class Composer:
         text_or_messages: Text,
         *,
         model: str = "auto",
+        retrieval: Mode | None = None,
+        stores: Collection[str] | None = None,
         trail: Trail | None = None,
         **sampling: Any,
     ) -> Answer:
@@ -164,6 +193,9 @@ class Composer:
         Args:
             text_or_messages: a text, messages in OpenAI's shape, or a `Prompt`.
             model: a composition, or one expert by name.
+            retrieval: ``never`` or ``always`` put passages before the question, ``auto`` asks the
+                gate; by default as the composition says.
+            stores: those that the caller may read; by default all.
             trail: is told how far the request came, also where it fails.
             **sampling: fields of `Sampling`, for example ``max_tokens=64``.
 
@@ -172,20 +204,20 @@ class Composer:
             PromptError: the query is empty or too long, or no expert may be asked.
             ExpertError: the experts that were asked failed; the subclass says how.
         """
-        prompt = Prompt.of(text_or_messages, **sampling)
-        plan, call = await self._begin(prompt, model, trail)
+        prompt, wish = Prompt.of(text_or_messages, **sampling), Wish(mode=retrieval, stores=stores)
+        plan, call = await self._begin(prompt, model, wish, trail)
         strategy: Strategy = load_plugin("strategies", plan.strategy)()
         async with deadline(plan.who, plan.seconds, left=plan.left):
             generation = await strategy(plan.prompt, plan.decision, call)
         return self._feedback.remember(call.ledger.answer(generation, plan.decision))
 
-    def query(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Answer:
+    def query(self, text_or_messages: Text, *, model: str = "auto", **how: Any) -> Answer:
         """Answer a query; see `aquery`."""
-        return self.run(self.aquery(text_or_messages, model=model, **sampling))
+        return self.run(self.aquery(text_or_messages, model=model, **how))
 
-    def astream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
+    def astream(self, text_or_messages: Text, *, model: str = "auto", **how: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``async for``."""
-        chunks = self.achunks(text_or_messages, model=model, **sampling)
+        chunks = self.achunks(text_or_messages, model=model, **how)
         return Stream(chunks, self._loop.run)
 
     def achunks(
@@ -193,17 +225,52 @@ class Composer:
         text_or_messages: Text,
         *,
         model: str = "auto",
+        retrieval: Mode | None = None,
+        stores: Collection[str] | None = None,
         trail: Trail | None = None,
         **sampling: Any,
     ) -> ChunkStream:
         """Stream whole chunks, with tool calls, and who answers; `astream` gives their texts."""
         progress: list[Progress] = []
-        prompt = Prompt.of(text_or_messages, **sampling)
-        return ChunkStream(self._chunks(prompt, model, progress, trail), progress)
+        prompt, wish = Prompt.of(text_or_messages, **sampling), Wish(mode=retrieval, stores=stores)
+        return ChunkStream(self._chunks(prompt, model, wish, progress, trail), progress)
 
-    def stream(self, text_or_messages: Text, *, model: str = "auto", **sampling: Any) -> Stream:
+    def stream(self, text_or_messages: Text, *, model: str = "auto", **how: Any) -> Stream:
         """Answer a query piece by piece; iterate over the result with ``for``."""
-        return self.astream(text_or_messages, model=model, **sampling)
+        return self.astream(text_or_messages, model=model, **how)
+
+    # -- retrieve -------------------------------------------------------------------------------
+
+    def retrieve(
+        self,
+        query: str,
+        k: int | None = None,
+        *,
+        store: str | None = None,
+        retriever: str | None = None,
+        stores: Collection[str] | None = None,
+    ) -> Retrieved:
+        """Search for passages, without asking an expert.
+
+        Args:
+            query: what to find.
+            k: how many passages; 5 by default.
+            store: where; by default the one of all stores that fits the query best.
+            retriever: who searches; by default the one that the store's router chooses.
+            stores: those that the caller may read; by default all.
+
+        Raises:
+            PromptError: the query is empty.
+            UnknownNameError: no store that may be read, or no retriever of it, has that name.
+            RegistryError: the file has no store.
+            ArtefactError: the store is not built, or not for this retriever.
+        """
+        text = Prompt.of(query).query
+        return self._retrieval.search(text, k, store=store, retriever=retriever, stores=stores)
+
+    async def aretrieve(self, query: str, k: int | None = None, **where: Any) -> Retrieved:
+        """Async twin of `retrieve`: it is searched in a thread."""
+        return await self._computed(partial(self.retrieve, query, k, **where))
 
     # -- embed ----------------------------------------------------------------------------------
 
@@ -262,24 +329,36 @@ class Composer:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    async def _begin(self, prompt: Prompt, model: str, trail: Trail | None) -> tuple[Plan, Calling]:
-        plan = await self._planner.plan(prompt, model)
+    async def _begin(
+        self, prompt: Prompt, model: str, wish: Wish, trail: Trail | None
+    ) -> tuple[Plan, Calling]:
+        plan = await self._planner.plan(prompt, model, wish)
         ledger = Ledger(self.registry, plan.prompt.query, plan.model)
         if trail is not None:
             trail.note(plan.began, plan.decision, ledger)
         return plan, Calling(plan, ledger, self.dispatcher, self._standings)
 
     async def _chunks(
-        self, prompt: Prompt, model: str, progress: list[Progress], trail: Trail | None
+        self,
+        prompt: Prompt,
+        model: str,
+        wish: Wish,
+        progress: list[Progress],
+        trail: Trail | None,
     ) -> AsyncGenerator[Chunk]:
-        plan, calling = await self._begin(prompt, model, trail)
+        plan, calling = await self._begin(prompt, model, wish, trail)
         progress.append(Progress(plan, calling.ledger))
         source = chunks_of(progress[0], calling, self._feedback.remember)
         async with aclosing(source) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def _computed(self, work: Callable[[], FloatArray]) -> FloatArray:
+    def _searching(self) -> Searcher:
+        if self._searcher is None:
+            raise PluginError("stores: searching them is not available in this version")
+        return self._searcher
+
+    async def _computed(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def run(self, coroutine: Awaitable[T]) -> T:

@@ -7,10 +7,12 @@ from typing import Any
 
 from composer.calling import Calling, Pieces
 from composer.deadlines import timed
+from composer.handouts import Handout
 from composer.plan import Plan
 from composer.strategies import Single
 from composer.trace import Answer, Ledger
 from experts_registry.errors import ComposerError, ExpertUnavailableError, PluginError
+from experts_registry.passages import Passage
 from experts_registry.plugins import load_plugin
 from experts_registry.types import Chunk, Generation
 
@@ -25,6 +27,7 @@ class Progress:
         plan: what was decided.
         ledger: the calls that have ended, and the answer's id.
         expert: who is being asked, or answers.
+        handout: what it was sent.
         began: when this call began, in `time.perf_counter` seconds.
         answer: the whole answer, once its last piece has come.
     """
@@ -32,8 +35,14 @@ class Progress:
     plan: Plan
     ledger: Ledger
     expert: str = ""
+    handout: Handout | None = None
     began: float = 0.0
     answer: Answer | None = None
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """Those that the expert was given."""
+        return () if self.handout is None else self.handout.passages
 
 
 @dataclass
@@ -108,6 +117,15 @@ class Stream:
         await self._pieces.aclose()
 
     @property
+    def passages(self) -> tuple[Passage, ...]:
+        """Those that the expert was given.
+
+        Raises:
+            ComposerError: no piece has been read yet.
+        """
+        return self._chunks.progress.passages
+
+    @property
     def answer(self) -> Answer:
         """The whole answer.
 
@@ -149,14 +167,15 @@ async def _failover(
     expert = progress.plan.decision.primary
     while progress.answer is None:
         progress.expert, progress.began = expert, calling.begin(expert)
+        progress.handout = handout = calling.handout(expert, progress.plan.prompt)
         pieces: Pieces | None = None
         try:
-            with calling.call(expert, progress.plan.prompt, progress.began) as pieces:
-                async with aclosing(_pieces(progress, calling)) as chunks:
+            with calling.call(expert, handout, progress.began) as pieces:
+                async with aclosing(_pieces(progress, handout, calling)) as chunks:
                     async for chunk in chunks:
                         pieces.add()
                         if chunk.generation is not None:
-                            chunk = _finished(progress, chunk.generation, remember)
+                            chunk = _finished(progress, handout, chunk.generation, remember)
                             pieces.is_complete = True
                         yield chunk
                 if progress.answer is None:
@@ -169,10 +188,10 @@ async def _failover(
             expert = await calling.next(expert, error)
 
 
-async def _pieces(progress: Progress, calling: Calling) -> AsyncGenerator[Chunk]:
+async def _pieces(progress: Progress, handout: Handout, calling: Calling) -> AsyncGenerator[Chunk]:
     """Pass an expert's chunks on, the first of them within the time that it has."""
     expert, limits = progress.expert, calling.standings[progress.expert].spec.limits
-    source: Any = calling.dispatcher.stream(expert, progress.plan.prompt)
+    source: Any = calling.dispatcher.stream(expert, handout.prompt)
     async with aclosing(source) as chunks:
         async with calling.within(expert, most=limits.first_token_seconds, of="first token"):
             first = await anext(chunks, None)
@@ -183,10 +202,13 @@ async def _pieces(progress: Progress, calling: Calling) -> AsyncGenerator[Chunk]
 
 
 def _finished(
-    progress: Progress, generation: Generation, remember: Callable[[Answer], Answer]
+    progress: Progress,
+    handout: Handout,
+    generation: Generation,
+    remember: Callable[[Answer], Answer],
 ) -> Chunk:
     """Note the whole answer, and return it as the last chunk."""
     plan, ledger = progress.plan, progress.ledger
-    whole = ledger.answered(progress.expert, progress.began, plan.prompt, generation)
+    whole = ledger.answered(progress.expert, progress.began, handout, generation)
     progress.answer = remember(ledger.answer(whole, plan.decision))
     return Chunk("", whole)

@@ -2,9 +2,12 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from composer.citations import Citation, citations
 from composer.estimates import counted, most
+from composer.handouts import Handout
 from composer.identifiers import new_id
 from experts_registry.passages import Passage
 from experts_registry.registry import Registry
@@ -27,6 +30,7 @@ class Step:
         cost: USD by price list.
         error: how it ended in place of an answer.
         is_estimated: whether the tokens are an estimate, because the expert did not tell them.
+        passages: how many of what was retrieved the expert was given, best first.
     """
 
     expert: str
@@ -35,6 +39,7 @@ class Step:
     cost: float = 0.0
     error: str | None = None
     is_estimated: bool = False
+    passages: int = 0
 
     @property
     def has_failed(self) -> bool:
@@ -50,7 +55,7 @@ class Answer:
         text: the answer.
         decision: whom the router chose, from which numbers.
         steps: every call that was made, failed ones included, in order.
-        passages: what was retrieved for it.
+        passages: those that the answering expert was given, as they are numbered in citations.
         generation: the answering expert's own account: finish reason, usage, tool calls.
         registry: digest of the registry generation that answered.
         query: what routers read of the prompt.
@@ -73,6 +78,17 @@ class Answer:
         """The expert whose words these are."""
         return self.steps[-1].expert
 
+    @cached_property
+    def citations(self) -> tuple[Citation, ...]:
+        """Where its text names passages."""
+        return citations(self.text, len(self.passages))
+
+    @property
+    def is_ungrounded(self) -> bool:
+        """Whether it was to be answered from passages, and there were none."""
+        retrieval = self.decision.retrieval
+        return retrieval is not None and retrieval.is_wanted and not self.passages
+
     @property
     def cost(self) -> float:
         """USD over all steps."""
@@ -80,7 +96,7 @@ class Answer:
 
     @property
     def seconds(self) -> float:
-        """Seconds spent waiting for experts."""
+        """Seconds spent waiting for the experts that answer; `Decision.retrieval` has its own."""
         return sum(step.seconds for step in self.steps)
 
 
@@ -94,6 +110,7 @@ class Ledger:
         model: the composition or expert that was asked for.
         id: of the answer to come.
         ends: when each step ended, in `time.perf_counter` seconds.
+        passages: those that the last expert that answered was given.
     """
 
     registry: Registry
@@ -102,9 +119,16 @@ class Ledger:
     id: str = field(default_factory=new_id)
     steps: list[Step] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
+    passages: tuple[Passage, ...] = ()
 
     def failed(
-        self, expert: str, began: float, error: BaseException, *, begun: Prompt | None = None
+        self,
+        expert: str,
+        began: float,
+        error: BaseException,
+        *,
+        begun: Prompt | None = None,
+        passages: int = 0,
     ) -> None:
         """Note a call that failed.
 
@@ -114,18 +138,22 @@ class Ledger:
             error: how it ended.
             begun: what it had begun to answer, and may charge for without saying how much: then
                 the most that it may take is noted.
+            passages: how many it was given.
         """
         kind = STOPPED if isinstance(error, GeneratorExit) else type(error).__name__
         usage = Usage() if begun is None else most(self.registry.expert(expert), begun)
-        self._note(began, expert, usage, error=f"{kind}: {error}", is_estimated=begun is not None)
+        told = f"{kind}: {error}"
+        is_estimated = begun is not None
+        self._note(began, expert, usage, error=told, is_estimated=is_estimated, passages=passages)
 
     def answered(
-        self, expert: str, began: float, prompt: Prompt, generation: Generation
+        self, expert: str, began: float, handout: Handout, generation: Generation
     ) -> Generation:
         """Price a call that was answered; return the answer with its tokens counted."""
-        usage = counted(prompt, generation)
+        usage = counted(handout.prompt, generation)
         is_estimated = usage != generation.usage
-        self._note(began, expert, usage, is_estimated=is_estimated)
+        self.passages = handout.passages
+        self._note(began, expert, usage, is_estimated=is_estimated, passages=len(handout.passages))
         return replace(generation, usage=usage) if is_estimated else generation
 
     def answer(self, generation: Generation, decision: Decision) -> Answer:
@@ -135,6 +163,7 @@ class Ledger:
             decision=decision,
             steps=tuple(self.steps),
             generation=generation,
+            passages=self.passages,
             registry=self.registry.digest,
             query=self.query,
             model=self.model,

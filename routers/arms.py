@@ -7,7 +7,7 @@ Retrieval is an attribute of the arm (ExpertRAG, Gumaan, arXiv:2504.08744): outc
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-__all__ = ["Arm", "RatedArm", "RetrievalDecision"]
+__all__ = ["Arm", "Found", "RatedArm", "RetrievalDecision"]
 
 
 class Arm(NamedTuple):
@@ -42,6 +42,13 @@ class RatedArm(NamedTuple):
     cost: float
 
 
+class Found(NamedTuple):
+    """A passage without its text: what a log may keep of it."""
+
+    id: str
+    score: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class RetrievalDecision:
     """Whether passages are retrieved for a query, from where, and why.
@@ -55,6 +62,8 @@ class RetrievalDecision:
             has shown no skill) or ``failure`` (retrieving failed or found nothing).
         arms: what the gate compared, best first.
         retrievers: who searched.
+        found: what was found, best first; an expert with a small window is given fewer.
+        seconds: what deciding and searching took.
     """
 
     store: str | None
@@ -63,8 +72,15 @@ class RetrievalDecision:
     stage: str = "file"
     arms: tuple[RatedArm, ...] = ()
     retrievers: tuple[str, ...] = ()
+    found: tuple[Found, ...] = ()
+    seconds: float = 0.0
 
     @property
     def is_retrieving(self) -> bool:
         """Whether passages are retrieved."""
         return self.store is not None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether passages were to be retrieved, also where that failed."""
+        return self.is_retrieving or self.stage == "failure"

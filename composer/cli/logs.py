@@ -111,6 +111,7 @@ def _explain(logged: "Logged") -> None:
     for step in logged.steps:
         tokens = f"{step.usage.prompt_tokens}+{step.usage.completion_tokens} tokens"
         tokens += " (estimated)" if step.is_estimated else ""
+        tokens += f" with {step.passages} passages" if step.passages else ""
         end = step.error or "answered"
         say(f"  {step.expert}: {end} in {step.seconds:.2f} s, {tokens}, {step.cost:.4g} USD")
     say(f"cost: {logged.cost:.4g} USD")

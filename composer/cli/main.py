@@ -18,6 +18,7 @@ from composer.cli import (
     keys,
     learn,
     logs,
+    retrieve,
     serve,
     show,
     threshold,
@@ -50,6 +51,7 @@ app.command()(feedback.retrain)
 app.command()(ask.route)
 app.command()(ask.ask)
 app.command()(ask.chat)
+app.command()(retrieve.retrieve)
 app.add_typer(keys.app, name="keys")
 app.command()(logs.logs)
 app.command()(serve.serve)

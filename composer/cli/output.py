@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Json", "RegistryPath", "Workers", "error_json", "pairs", "print_json", "say"]
+__all__ = [
+    "Json",
+    "RegistryPath",
+    "Workers",
+    "error_json",
+    "pairs",
+    "print_json",
+    "read_query",
+    "say",
+]
 
 RegistryPath = Annotated[
     Path,
@@ -44,6 +53,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def read_query(query: str) -> str:
+    """Return a query that was given as an argument; ``-`` stands for standard input."""
+    if query != "-":
+        return query
+    return typer.get_binary_stream("stdin").read().decode("utf-8", "replace")
 
 
 def pairs(texts: list[str] | None) -> dict[str, Any]:

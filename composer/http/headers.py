@@ -18,7 +18,7 @@ Headers = dict[str, str]
 def told(composer: Composer, answers: Sequence[Answer], began: float) -> Headers:
     """Return the headers of whole answers; the first one's decision stands for all."""
     first = answers[0]
-    waited = max(answer.seconds for answer in answers)
+    waited = max(answer.seconds + _searching(answer.decision) for answer in answers)
     steps = [step for answer in answers for step in answer.steps]
     return {
         **_decided(composer.registry, first.model, first.decision, first.expert),
@@ -30,9 +30,10 @@ def told(composer: Composer, answers: Sequence[Answer], began: float) -> Headers
 def told_so_far(composer: Composer, progress: Progress, began: float) -> Headers:
     """Return the headers of an answer that begins: what it will cost is not known yet."""
     failed = progress.ledger.steps
-    overhead = progress.began - began - sum(step.seconds for step in failed)
-    current = Step(expert=progress.expert, seconds=0.0)
     decision, model = progress.plan.decision, progress.plan.model
+    waited = sum(step.seconds for step in failed) + _searching(decision)
+    overhead = progress.began - began - waited
+    current = Step(expert=progress.expert, seconds=0.0)
     return {
         **_decided(composer.registry, model, decision, progress.expert),
         **_counted([*(s for s in failed if s.error), current], overhead),
@@ -46,7 +47,10 @@ def told_too_late(visit: Visit | None) -> Headers:
     trail = visit.blamed
     if trail is None or trail.decision is None:
         return {}
-    waited = max(sum(step.seconds for step in each.steps) for each in visit.trails)
+    waited = max(
+        sum(step.seconds for step in each.steps) + _searching(each.decision)
+        for each in visit.trails
+    )
     return {
         **_decided(visit.registry, visit.model, trail.decision, trail.expert),
         **_counted(visit.steps, time.perf_counter() - visit.began - waited),
@@ -68,6 +72,12 @@ def _decided(registry: Registry, model: str, decision: Decision, expert: str) ->
     if expert in scores:
         headers["x-composer-score"] = f"{scores[expert]:.4g}"
     return headers
+
+
+def _searching(decision: Decision | None) -> float:
+    """Return what retrievers took: they are experts, too, and no overhead."""
+    retrieval = None if decision is None else decision.retrieval
+    return 0.0 if retrieval is None else retrieval.seconds
 
 
 def _counted(steps: Sequence[Step], overhead: float) -> Headers:

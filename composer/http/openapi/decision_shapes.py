@@ -9,11 +9,12 @@ __all__ = ["Decision", "decision_shape"]
 
 _Candidate = shape_of(decision.Candidate, "Candidate")
 _RatedArm = shape_of(arms.RatedArm, "RatedArm", arm=str)
+_Found = shape_of(arms.Found, "FoundPassageScore")
 _Retrieval = shape_of(
     arms.RetrievalDecision,
     "RetrievalDecision",
     arms=list[_RatedArm],  # type: ignore[valid-type]
-    retrievers=list[str],
+    found=list[_Found],  # type: ignore[valid-type]
 )
 
 

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from composer.handouts import Handout
 from composer.http.app import create_app
 from composer.http.finished import Finished
 from composer.http.meters import Meters
@@ -107,7 +108,7 @@ def test_the_same_expert_asked_again_is_a_retry(tmp_path):
     ledger = Ledger(registry)
     trail.note(0.0, Decision(("cheap",), (), "asked by name"), ledger)
     ledger.failed("cheap", 0.0, ExpertTimeoutError("x"))
-    ledger.answered("cheap", 0.0, Prompt.of("x"), Generation(text="y"))
+    ledger.answered("cheap", 0.0, Handout(prompt=Prompt.of("x")), Generation(text="y"))
     visit = SimpleNamespace(
         model="cheap", answers=[], trails=[trail], error=None, registry=registry, steps=[]
     )
