@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from composer.stores.scripts import UNSPACED
-from experts_registry.errors import ArtefactError
+from experts_registry.errors import ArtefactError, DataError
 from experts_registry.types import FloatArray
 
 __all__ = ["Lexical", "words_of"]
@@ -39,9 +39,20 @@ class Lexical:
 
     @classmethod
     def build(cls, texts: Iterable[str], folder: Path) -> Self:
-        """Index texts and write them into a folder."""
+        """Index texts and write them into a folder.
+
+        Raises:
+            DataError: there is no text.
+        """
+        vocabulary = {"": 0}  # stands for a text without words; no query holds it
+        rows = [
+            [vocabulary.setdefault(w, len(vocabulary)) for w in words_of(text)] or [0]
+            for text in texts
+        ]
+        if not rows:
+            raise DataError(f"{folder}: no text to index; add a passage")
         index = bm25s.BM25(k1=_K1, b=_B, method="lucene", backend="numpy")
-        index.index([list(words_of(text)) for text in texts], show_progress=False)
+        index.index((rows, vocabulary), show_progress=False)
         index.save(folder, show_progress=False)
         return cls.open(folder)
 
