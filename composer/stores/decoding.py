@@ -64,9 +64,9 @@ def decoded_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _wide_lines(file: BinaryIO, path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    number = 0
+    number, text = 0, TextIOWrapper(file, encoding, newline="\n")
     try:
-        for number, line in enumerate(TextIOWrapper(file, encoding, newline="\n"), start=1):
+        for number, line in enumerate(text, start=1):
             if line.strip():
                 yield number, line
     except UnicodeError as error:
@@ -74,6 +74,8 @@ def _wide_lines(file: BinaryIO, path: Path, encoding: str) -> Iterator[tuple[int
             f"{path}:{number + 1}: is not {encoding.upper()}, as its byte order mark says "
             f"({error}); save it as UTF-8"
         ) from None
+    finally:
+        text.detach()  # the file is closed by who opened it
 
 
 def _encoding(head: bytes) -> str:

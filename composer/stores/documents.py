@@ -7,7 +7,7 @@ from pathlib import Path
 
 from composer.stores.decoding import decoded
 from composer.stores.document import Document
-from composer.stores.json_lines import json_documents
+from composer.stores.json_documents import json_documents
 from experts_registry.errors import DataError
 
 __all__ = ["Document", "documents"]

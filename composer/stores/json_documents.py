@@ -7,13 +7,13 @@ One object a line; other keys are left alone::
 
 import gzip
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from composer.json_lines import json_object
 from composer.stores.decoding import decoded_lines
 from composer.stores.document import Document
 from experts_registry.errors import DataError
@@ -33,7 +33,7 @@ def json_documents(path: Path, skipped: Counter[str]) -> Iterator[Document]:
     with _opened(path) as file:
         for number, line in decoded_lines(file, path):
             try:
-                document = _document(_object(line))
+                document = _document(json_object(line.encode(), _HINT))
             except DataError as error:
                 raise DataError(f"{path}:{number}: {error}") from None
             if document.text.strip():
@@ -52,20 +52,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read ({what}); name a whole JSONL file") from error
 
 
-def _object(line: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except RecursionError:
-        raise DataError(f"is nested too deeply; {_HINT}") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"is not JSON ({error.msg}, column {error.colno}); {_HINT}") from None
-    except ValueError:  # a number of thousands of digits
-        raise DataError(f"holds a number that is too long; {_HINT}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"is a JSON {type(row).__name__}, not an object; {_HINT}")
-    return row
-
-
 def _document(row: Mapping[str, Any]) -> Document:
     if "text" not in row:
         raise DataError(f"has no 'text'; {_HINT}")
@@ -82,10 +68,6 @@ def _text(row: Mapping[str, Any], key: str) -> str:
         raise DataError(f"{key}: is a {type(value).__name__}; use a text")
     if "\0" in value:
         raise DataError(f"{key}: has a NUL character; leave it out")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{key}: has half a surrogate pair; write whole characters") from None
     return value
 
 
