@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from composer.stores.current import Current
+from composer.stores.current import Current, file_mark
 from experts_registry.errors import ArtefactError, RegistryError, unknown_name
 from experts_registry.registry import Registry
 from experts_registry.retrieval_schema import StoreSpec
@@ -79,7 +79,10 @@ class Choosing:
         folder = self._registry.resolve(spec.router)
         with self._lock:
             current = self._pilots.setdefault(
-                spec.name, Current(lambda: self._load(spec, folder), folder / "router.json")
+                spec.name,
+                Current(
+                    lambda: self._load(spec, folder), lambda: file_mark(folder / "router.json")
+                ),
             )
         return current.get()
 

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-__all__ = ["Current"]
+__all__ = ["Current", "file_mark"]
 
 T = TypeVar("T")
-Stamp = tuple[int, ...] | None
 
 
 class Current(Generic[T]):
@@ -16,30 +15,32 @@ class Current(Generic[T]):
 
     Args:
         open: reads it.
-        file: is replaced, by another file, as the last step of every change.
+        mark: is cheap, and differs after it was replaced.
     """
 
-    def __init__(self, open: Callable[[], T], file: Path) -> None:
+    def __init__(self, open: Callable[[], T], mark: Callable[[], object]) -> None:
         self._open = open
-        self._file = file
-        self._held: tuple[Stamp, T] | None = None
+        self._mark = mark
+        self._held: tuple[object, T] | None = None
         self._lock = threading.Lock()
 
     def get(self) -> T:
         """Return the newest; one that cannot be opened is tried again at the next call."""
-        stamp, held = self._stamp(), self._held
-        if held is not None and held[0] == stamp:
+        mark, held = self._mark(), self._held
+        if held is not None and held[0] == mark:
             return held[1]
         with self._lock:
-            # Stamped before it is read: what is replaced meanwhile is read again.
-            stamp, held = self._stamp(), self._held
-            if held is None or held[0] != stamp:
-                self._held = held = stamp, self._open()
+            # Marked before it is read: what is replaced meanwhile is read again.
+            mark, held = self._mark(), self._held
+            if held is None or held[0] != mark:
+                self._held = held = mark, self._open()
             return held[1]
 
-    def _stamp(self) -> Stamp:
-        try:
-            status = self._file.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino, status.st_size
+
+def file_mark(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced by another, None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size

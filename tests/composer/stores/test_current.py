@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from composer.stores.current import Current
+from composer.stores.current import Current, file_mark
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def replace(file, text):
 
 def test_it_is_read_once_until_it_is_replaced(file):
     read = []
-    current = Current(lambda: read.append(file.read_text()) or read[-1], file)
+    current = Current(lambda: read.append(file.read_text()) or read[-1], lambda: file_mark(file))
     assert [current.get(), current.get()] == ["one", "one"]
     assert len(read) == 1
     replace(file, "two")
@@ -31,7 +31,7 @@ def test_it_is_read_once_until_it_is_replaced(file):
 def test_what_could_not_be_read_is_tried_again(file):
     text = file.read_text()
     file.unlink()
-    current = Current(file.read_text, file)
+    current = Current(file.read_text, lambda: file_mark(file))
     with pytest.raises(FileNotFoundError):
         current.get()
     file.write_text(text)
@@ -39,7 +39,7 @@ def test_what_could_not_be_read_is_tried_again(file):
 
 
 def test_what_vanished_is_not_served(file):
-    current = Current(file.read_text, file)
+    current = Current(file.read_text, lambda: file_mark(file))
     current.get()
     file.unlink()
     with pytest.raises(FileNotFoundError):
@@ -47,6 +47,6 @@ def test_what_vanished_is_not_served(file):
 
 
 def test_what_is_absent_may_be_a_value(tmp_path):
-    current = Current(lambda: None, tmp_path / "none")
+    current = Current(lambda: None, lambda: file_mark(tmp_path / "none"))
     assert current.get() is None
     assert current.get() is None
