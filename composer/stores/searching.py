@@ -12,6 +12,7 @@ from composer.opening import SETUP_ERRORS, blaming_setup
 from composer.stores.choosing import Choosing
 from composer.stores.current import Current
 from composer.stores.fusion import fused
+from composer.stores.generations import build_command, current_mark
 from composer.stores.indexed_text import indexed_text
 from composer.stores.retrieved import Retrieved
 from composer.stores.store import Store
@@ -88,7 +89,7 @@ class Searching:
         with self._lock:
             current = self._stores.setdefault(
                 spec.name,
-                Current(lambda: Store.open(folder, name=spec.name), Store.pointer(folder)),
+                Current(lambda: Store.open(folder, name=spec.name), lambda: current_mark(folder)),
             )
         return current.get()
 
@@ -124,8 +125,7 @@ def _check(query: str, k: int) -> None:
 def _by_words(store: Store, spec: StoreSpec, query: str, k: int) -> Ranking:
     if store.lexical is None:
         raise ArtefactError(
-            f"store {spec.name!r}: is built without an index of words; "
-            f"run expert-composer store build {spec.name}"
+            f"store {spec.name!r}: is built without an index of words; {build_command(spec.name)}"
         )
     rows, scores = store.lexical.search(query, k)
     return WORDS, rows.tolist(), scores.tolist()
