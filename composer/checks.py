@@ -12,12 +12,14 @@ from typing import Literal
 
 import numpy as np
 
+from composer.gates import Gates
 from composer.opening import open_embedder, open_llm, open_reranker
 from composer.routing import Routing
 from experts_registry.errors import ComposerError, ModelSourceError
 from experts_registry.lines import KeyPath, parse_yaml, read_text, text_digest
 from experts_registry.plugins import load_plugin, plugin_names
 from experts_registry.registry import Registry
+from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
 from routers.base import load_router
 from routers.building import build_policy
@@ -144,9 +146,7 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
     except ComposerError as error:
         findings.append(Finding(f"{where}: {error}; asking it will fail", "note"))
     if composition.retrieval is not None:
-        findings.append(
-            Finding(f"{where}: retrieval is not available yet; asking it will fail", "note")
-        )
+        findings += _check_retrieval(where, composition.retrieval, registry)
     llms = registry.llms
     names = [name for name in composition.experts or llms if name in llms]
     if names:
@@ -173,6 +173,27 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
                 findings.append(Finding(f"{where}: router: {error}", "error"))
         case _:
             pass
+    return findings
+
+
+def _check_retrieval(where: str, spec: RetrievalSpec, registry: Registry) -> list[Finding]:
+    """Look for the stores and the gate; without them answers come without passages, or always."""
+    from composer.stores.generations import build_command, current_mark
+
+    findings = []
+    try:
+        for name in spec.stores:
+            if current_mark(registry.store_folder(name)) is None:
+                text = f"store {name!r} is not built yet; {build_command(name)}"
+                findings.append(Finding(f"{where}: {text}; answers lack passages", "note"))
+        if spec.gate is None:
+            return findings
+        if not (registry.resolve(spec.gate) / "gate.json").exists():
+            text = f"gate {spec.gate} does not exist yet; 'expert-composer gate train' makes it"
+            return [*findings, Finding(f"{where}: {text}", "note")]
+        Gates(registry, Routing(registry).encoder).of(spec)
+    except ComposerError as error:
+        findings.append(Finding(f"{where}: {error}", "error"))
     return findings
 
 

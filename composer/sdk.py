@@ -15,6 +15,7 @@ from composer.computing import Computing
 from composer.deadlines import deadline
 from composer.dispatch import Dispatcher, LocalDispatcher
 from composer.drafting import Drafting
+from composer.estimates import most_read
 from composer.evidence import Mode, Wish
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
@@ -165,6 +166,11 @@ class Composer(Computing):
         if composition is None:
             return prompt
         return prompt.limited(max_tokens=composition.limits.max_tokens)
+
+    def most_read(self, model: str) -> int:
+        """Return the most tokens of passages that come before a question to a model."""
+        composition = self._routing.composition(model)
+        return 0 if composition is None else most_read(composition.retrieval, self.registry.stores)
 
     # -- ask ------------------------------------------------------------------------------------
 
