@@ -96,10 +96,11 @@ def _labels(query: Query, spec: ExpertSpec) -> Row:
 def _search(query: Query) -> Row:
     """Return what was found for the query, where it was searched for."""
     if (found := query.retrieved) is None:
-        return {"passages": None, "similarity": None}
+        return {"passages": None, "similarity": None, "margin": None}
     return {
         "passages": [passage.id for passage in found.passages],
         "similarity": list(map(float, found.similarity)),
+        "margin": found.margin,
     }
 
 

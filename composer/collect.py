@@ -91,9 +91,6 @@ async def collect(
     Raises:
         DataError: the file cannot be read or written, or another process writes to it.
     """
-    if not queries or not experts:
-        what = "queries" if not queries else "experts"
-        raise DataError(f"collect: there are no {what} to collect from; name at least one")
     columns = [Column(spec, queries) for spec in experts.values()]
     return await collect_columns(
         columns, call, out, concurrency=concurrency, on_progress=on_progress
@@ -111,6 +108,9 @@ async def collect_columns(
     """Fill columns of outcomes, each with queries of its own; see `collect`."""
     if concurrency < 1:
         raise OptionError(f"concurrency: {concurrency} is below 1; use 1 or more")
+    if not columns or not all(column.queries for column in columns):
+        what = "queries" if columns else "experts"
+        raise DataError(f"collect: there are no {what} to collect from; name at least one")
     began = time.monotonic()
     with (
         Journal.opened(Path(out)) as journal,

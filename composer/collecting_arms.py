@@ -5,7 +5,7 @@ passages were read and how similar they are to the query; those without say how 
 was of the beginning of its answer, where it tells.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -54,13 +54,19 @@ def arm_columns(
 
 
 def search_all(
-    queries: Sequence[Query], stores: Sequence[str], search: Search, k: int
+    queries: Sequence[Query],
+    stores: Sequence[str],
+    search: Search,
+    k: int,
+    advance: Callable[[str], None] = lambda store: None,
 ) -> dict[str, dict[str, Retrieved]]:
     """Search every store for every query: by store and query id, what was found."""
-    return {
-        store: {query.id: search(store, query.prompt.query, k) for query in queries}
-        for store in stores
-    }
+    found: dict[str, dict[str, Retrieved]] = {store: {} for store in stores}
+    for store in stores:
+        for query in queries:
+            found[store][query.id] = search(store, query.prompt.query, k)
+            advance(store)
+    return found
 
 
 def asking_arms(call: Call) -> Call:

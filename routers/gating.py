@@ -47,6 +47,7 @@ class Gate:
         price: what retrieving is charged.
         reads_search: whether it wants to know how near the nearest passages are.
         passages: how many the experts were given.
+        depth: similarities of a search that it reads.
         bands: (m) half-width around indifference within which a draft is asked for.
         verdicts: (m) whether the gate has skill, and what is deployed where it has none.
         lineage: digests of what it was trained on, by which it is known.
@@ -59,6 +60,7 @@ class Gate:
     price: RetrievalPrice
     reads_search: bool
     passages: int
+    depth: int
     bands: tuple[float, ...]
     verdicts: tuple[Verdict, ...]
     lineage: Mapping[str, Any]
@@ -105,6 +107,7 @@ class Gate:
             price=price,
             reads_search=reads_search,
             passages=data.passages,
+            depth=data.depth,
             bands=tuple(band for band, _ in found),
             verdicts=tuple(verdict for _, verdict in found),
             lineage={
@@ -127,7 +130,7 @@ class Gate:
     @cached_property
     def scoring(self) -> Scoring:
         """What the heads say."""
-        return Scoring(self.state, self.stores, self.reads_search)
+        return Scoring(self.state, self.stores, self.reads_search, self.depth)
 
     # -- deciding ---------------------------------------------------------------------------------
 
@@ -266,6 +269,7 @@ class Gate:
             "price": asdict(self.price),
             "reads_search": self.reads_search,
             "passages": self.passages,
+            "depth": self.depth,
             "bands": self.bands,
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "lineage": dict(self.lineage),
@@ -290,6 +294,7 @@ class Gate:
                 price=RetrievalPrice(**header["price"]),
                 reads_search=header["reads_search"],
                 passages=header["passages"],
+                depth=header["depth"],
                 bands=tuple(header["bands"]),
                 verdicts=tuple(Verdict(**verdict) for verdict in header["verdicts"]),
                 lineage=header["lineage"],

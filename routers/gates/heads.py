@@ -78,7 +78,8 @@ def fit_head(
         embedded: how many of the first columns are embeddings.
     """
     known = ~np.isnan(y)
-    best, least, held = (_STRENGTHS[0], 0.0), np.inf, np.zeros(len(y))
+    held: FloatArray = np.zeros(len(y))
+    best, least = (_STRENGTHS[0], 0.0), np.inf
     for strength, times in product(_STRENGTHS, _EMBEDDED if embedded else (1.0,)):
         logits = _held_out(_times(z, embedded, times), y, fold, weight, known, strength)
         loss = _log_loss(sigmoid(logits[known]), y[known], weight[known])
