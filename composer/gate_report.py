@@ -8,7 +8,7 @@ from composer.gate_figures import Curve
 from composer.statistics import Interval
 from routers.gates.guard import Verdict
 
-__all__ = ["GateReport", "GateRow", "gate_lines"]
+__all__ = ["GateReport", "GateRow", "gate_lines", "verdict_sentence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def gate_lines(report: GateReport) -> Iterator[str]:
         f"{report.expert} with {stores}: {report.test} test queries, {report.train} of training; "
         f"passages help {report.helps:.1%} of them and hurt {report.hurts:.1%}"
     )
-    yield f"guard: {_verdict(report)}"
+    yield f"guard: {verdict_sentence(report)}"
     yield _table_head(report)
     for row in report.rows:
         yield _table_row(row)
@@ -114,7 +114,8 @@ def gate_lines(report: GateReport) -> Iterator[str]:
     )
 
 
-def _verdict(report: GateReport) -> str:
+def verdict_sentence(report: GateReport) -> str:
+    """Say what is deployed, and on what evidence."""
     v = report.verdict
     better = f"better than the better constant with probability {v.probability:.2f} in training"
     if v.has_skill:
