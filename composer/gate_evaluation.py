@@ -66,8 +66,8 @@ def evaluate_gate(gate: Gate, train: GateData, test: GateData) -> list[GateRepor
 def _evaluated(
     gate: Gate, e: int, train: GateData, test: GateData, x_train: FloatArray, x_test: FloatArray
 ) -> GateReport:
-    full = ~np.isnan(test.quality[:, e]).any(axis=1)
-    if not full.any():
+    full = np.flatnonzero(~np.isnan(test.quality[:, e]).any(axis=1))
+    if not len(full):
         raise DataError(
             f"outcomes: expert {gate.experts[e]!r} has no test query with all arms; collect more"
         )
