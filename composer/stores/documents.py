@@ -34,14 +34,21 @@ def documents(path: Path, *, skipped: Counter[str] | None = None) -> Iterator[Do
         yield from file_documents(file, name, skipped)
 
 
-def source_files(path: Path, skipped: Counter[str]) -> Iterator[tuple[Path, str]]:
+def source_files(
+    path: Path, skipped: Counter[str], *, but: Path | None = None
+) -> Iterator[tuple[Path, str]]:
     """Yield each file that is read, and its name in the store, in a stable order.
+
+    Args:
+        path: a file or a folder.
+        skipped: counts what is left out, by the reason.
+        but: a folder that is left out: the store's own, where it lies among its documents.
 
     Raises:
         DataError: there is none, or one that is named is of a kind that is not read.
     """
     if path.is_dir():
-        yield from _in_folder(path, skipped)
+        yield from _in_folder(path, skipped, but)
     elif not path.exists():
         raise DataError(f"{path}: is not there; name a JSONL file or a folder of documents")
     elif not path.name.lower().endswith(_READ):
@@ -50,8 +57,10 @@ def source_files(path: Path, skipped: Counter[str]) -> Iterator[tuple[Path, str]
         yield path, path.name
 
 
-def _in_folder(folder: Path, skipped: Counter[str]) -> Iterator[tuple[Path, str]]:
+def _in_folder(folder: Path, skipped: Counter[str], but: Path | None) -> Iterator[tuple[Path, str]]:
     for file in sorted(folder.rglob("*"), key=lambda f: f.relative_to(folder).parts):
+        if but is not None and but in file.absolute().parents:
+            continue
         if not file.is_file() or any(p.startswith(".") for p in file.relative_to(folder).parts):
             continue
         if not file.name.lower().endswith(_READ):

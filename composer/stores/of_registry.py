@@ -4,6 +4,7 @@ from composer.opened import Opened
 from composer.stores.building import Built, Retriever, Steps, build
 from composer.stores.embedding import here
 from composer.stores.gathering import Change
+from experts_registry.errors import RegistryError
 from experts_registry.registry import Registry
 
 __all__ = ["build_store"]
@@ -23,15 +24,20 @@ def build_store(
 
     Raises:
         UnknownNameError: there is no such store.
+        RegistryError: none of its retrievers is enabled.
     """
     spec = registry.store(name)
+    if not (enabled := [one for one in spec.retrievers if one in registry.retrievers]):
+        raise RegistryError(
+            f"store {name!r}: none of its retrievers is enabled; enable {spec.retrievers[0]!r}"
+        )
     opened = Opened(registry)
     try:
         return build(
             spec,
             registry.resolve(spec.passages),
             registry.store_folder(name),
-            [_retriever(registry, opened, one, workers) for one in spec.retrievers],
+            [_retriever(registry, opened, one, workers) for one in enabled],
             change=change,
             steps=steps,
         )

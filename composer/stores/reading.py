@@ -55,10 +55,9 @@ class Reading:
     def source(self, path: Path, *, but: Path | None = None) -> dict[str, Read]:
         """Read a file, or the files of a folder except those below ``but``; return what it has."""
         found: dict[str, Read] = {}
-        for file, name in source_files(path, self.skipped):
-            if but is None or but not in file.absolute().parents:
-                self.files[name] = file
-                found |= self.file(file, name)
+        for file, name in source_files(path, self.skipped, but=but):
+            self.files[name] = file
+            found |= self.file(file, name)
         return found
 
     def file(self, file: Path, name: str) -> dict[str, Read]:

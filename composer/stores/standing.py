@@ -91,6 +91,8 @@ def _retrievers(
     built = {index.embedder: index.retrievers for index in manifest.indexes}
     known = {retriever for retrievers in built.values() for retriever in retrievers}
     for retriever in registry.store(name).retrievers:
+        if retriever not in registry.retrievers:  # disabled
+            continue
         try:
             digest = passage_digest(embedder(retriever))
         except ComposerError as error:
@@ -105,7 +107,7 @@ def _retrievers(
 def _source(registry: Registry, name: str, manifest: Manifest) -> Iterator[str]:
     source, folder = registry.resolve(registry.store(name).passages), registry.store_folder(name)
     try:
-        now = {n: f for f, n in source_files(source, Counter()) if folder not in f.parents}
+        now = {n: f for f, n in source_files(source, Counter(), but=folder)}
         changed = [
             n for n, f in now.items() if n in manifest.source and manifest.source[n].is_changed(f)
         ]
