@@ -20,14 +20,15 @@ import numpy as np
 
 from experts_registry.errors import ArtefactError, DataError
 from experts_registry.types import Embedder, FloatArray, TokenLogprob
-from routers.arms import Arm, RatedArm, RetrievalDecision
+from routers.arms import RetrievalDecision
 from routers.features import window
 from routers.gates import reasons
-from routers.gates.artefact import read_gate, write_gate
+from routers.gates.artefact import arms_digest, read_gate, write_gate
 from routers.gates.data import GateData
 from routers.gates.fitting import decided, fit_state, price_of
 from routers.gates.guard import Verdict
 from routers.gates.price import RetrievalPrice
+from routers.gates.rating import mean_quality, rated
 from routers.gates.scoring import Scoring, Search
 from routers.gates.worth import RetrievalWorth, worth
 
@@ -47,6 +48,7 @@ class Gate:
         price: what retrieving is charged.
         reads_search: whether it wants to know how near the nearest passages are.
         passages: how many the experts were given.
+        depth: similarities of a search that it reads.
         bands: (m) half-width around indifference within which a draft is asked for.
         verdicts: (m) whether the gate has skill, and what is deployed where it has none.
         lineage: digests of what it was trained on, by which it is known.
@@ -59,6 +61,7 @@ class Gate:
     price: RetrievalPrice
     reads_search: bool
     passages: int
+    depth: int
     bands: tuple[float, ...]
     verdicts: tuple[Verdict, ...]
     lineage: Mapping[str, Any]
@@ -105,12 +108,13 @@ class Gate:
             price=price,
             reads_search=reads_search,
             passages=data.passages,
+            depth=data.depth,
             bands=tuple(band for band, _ in found),
             verdicts=tuple(verdict for _, verdict in found),
             lineage={
                 "encoder": encoder.digest,
                 "data": data.digest,
-                "arms": _digest(data.experts, data.stores),
+                "arms": arms_digest(data.experts, data.stores),
                 "queries": len(data),
                 "seen": [sha256(q.encode("utf-8", "replace")).hexdigest()[:16]
                          for q in data.queries],
@@ -127,7 +131,7 @@ class Gate:
     @cached_property
     def scoring(self) -> Scoring:
         """What the heads say."""
-        return Scoring(self.state, self.stores, self.reads_search)
+        return Scoring(self.state, self.stores, self.reads_search, self.depth)
 
     # -- deciding ---------------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class Gate:
         if draft is not None and self.bands[e]:
             sure = self.scoring.after_draft(quality, draft, e)
             quality[0], stage = (quality[0], stage) if sure is None else (sure, "draft")
-        arms = self._rated(name, known, quality, error, price_of(self.state, self.price, e))
+        arms = rated(name, known, self.stores, quality, error, price_of(self.state, self.price, e))
         return RetrievalDecision(
             store=arms[0].arm.store, stage=stage, arms=arms, reason=reasons.compared(arms, stage)
         )
@@ -215,8 +219,8 @@ class Gate:
     def _constant(self, name: str, stores: Sequence[str], verdict: Verdict) -> RetrievalDecision:
         """Take the arm that was best on average: the question does not tell."""
         e = self.experts.index(name)
-        quality, error = self._means([e])
-        arms = self._rated(name, stores, quality, error, price_of(self.state, self.price, e))
+        quality, error = mean_quality(self.state, [e])
+        arms = rated(name, stores, self.stores, quality, error, price_of(self.state, self.price, e))
         return RetrievalDecision(
             store=arms[0].arm.store, stage="guard", arms=arms,
             reason=reasons.no_skill(arms[0], verdict),
@@ -224,11 +228,11 @@ class Gate:
 
     def _unseen(self, name: str, stores: Sequence[str]) -> RetrievalDecision:
         """Do what was best on average for the experts and stores that there are outcomes of."""
-        quality, error = self._means(range(len(self.experts)))
+        quality, error = mean_quality(self.state, range(len(self.experts)))
         every = [price_of(self.state, self.price, e) for e in range(len(self.experts))]
         price = np.mean(every, axis=0)
         known = [store for store in stores if store in self.stores]
-        arms = self._rated(name, known or self.stores, quality, error, price)
+        arms = rated(name, known or self.stores, self.stores, quality, error, price)
         best = arms[0].arm.store
         # Of a store without outcomes others are expected to say whether any is worth reading.
         chosen = best if known or best is None else stores[0]
@@ -237,24 +241,6 @@ class Gate:
             store=chosen, stage="guard", arms=arms if known else (),
             reason=reasons.unseen(what, chosen, arms),
         )  # fmt: skip
-
-    def _rated(
-        self, name: str, stores: Sequence[str], quality: FloatArray, error: FloatArray,
-        price: FloatArray,
-    ) -> tuple[RatedArm, ...]:  # fmt: skip
-        """Return the arms that are left, best first; without passages where it is all the same."""
-        arms = [RatedArm(Arm(name), float(quality[0]), float(error[0]), 0.0)]
-        for store in stores:
-            i = self.stores.index(store)
-            numbers = (float(quality[1 + i]), float(error[1 + i]), float(price[i]))
-            arms.append(RatedArm(Arm(name, store), *numbers))
-        return tuple(sorted(arms, key=lambda rated: rated.cost - rated.quality))
-
-    def _means(self, experts: Iterable[int]) -> tuple[FloatArray, FloatArray]:
-        """Return the mean quality by arm (1 + s,) on the training queries, and its error."""
-        quality = self.state["held.quality"][:, list(experts)].mean(axis=1)
-        known = np.maximum((~np.isnan(quality)).sum(axis=0), 1)
-        return np.nanmean(quality, axis=0), np.nanstd(quality, axis=0) / np.sqrt(known)
 
     # -- keeping ----------------------------------------------------------------------------------
 
@@ -266,6 +252,7 @@ class Gate:
             "price": asdict(self.price),
             "reads_search": self.reads_search,
             "passages": self.passages,
+            "depth": self.depth,
             "bands": self.bands,
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "lineage": dict(self.lineage),
@@ -290,6 +277,7 @@ class Gate:
                 price=RetrievalPrice(**header["price"]),
                 reads_search=header["reads_search"],
                 passages=header["passages"],
+                depth=header["depth"],
                 bands=tuple(header["bands"]),
                 verdicts=tuple(Verdict(**verdict) for verdict in header["verdicts"]),
                 lineage=header["lineage"],
@@ -309,11 +297,6 @@ class Gate:
                 f"{self.encoder.digest[:12]}; use that encoder or train it again"
             )
         shape = (len(self.experts), 1 + len(self.stores))
-        named = self.lineage["arms"] == _digest(self.experts, self.stores)
+        named = self.lineage["arms"] == arms_digest(self.experts, self.stores)
         if not named or self.state["held.chance"].shape[1:] != shape:
             raise ArtefactError(f"{folder}: names other arms than it learned; train it again")
-
-
-def _digest(experts: Sequence[str], stores: Sequence[str]) -> str:
-    arms = [str(Arm(e, s)) for e in experts for s in (None, *stores)]
-    return sha256("\n".join(arms).encode()).hexdigest()

@@ -43,6 +43,7 @@ def outcome_schema() -> pa.Schema:
             # passages are to it, best first.
             pa.field("passages", pa.list_(text)),
             pa.field("similarity", pa.list_(number)),
+            pa.field("margin", number),  # by which the retriever that was chosen leads the next
             # Of an arm without a store whose expert tells log-probabilities, see `routers.draft`.
             pa.field("draft", pa.struct([pa.field(name, number) for name in SIGNALS])),
         ]

@@ -14,6 +14,7 @@ from composer.cli import (
     ask,
     experts,
     feedback,
+    gate,
     importing,
     keys,
     learn,
@@ -48,6 +49,7 @@ app.command()(learn.train)
 app.command()(learn.evaluate)
 app.command()(learn.adopt)
 app.command()(threshold.threshold)
+app.add_typer(gate.app, name="gate")
 app.add_typer(feedback.app, name="feedback")
 app.command()(feedback.retrain)
 app.command()(ask.route)

@@ -1,7 +1,7 @@
 """A gate's folder: ``gate.json`` and ``gate.safetensors``, written so that neither is torn."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ import numpy as np
 
 from experts_registry.errors import ArtefactError
 from experts_registry.types import FloatArray
+from routers.arms import Arm
 from routers.artefact import replace_file
 
-__all__ = ["read_gate", "write_gate"]
+__all__ = ["arms_digest", "read_gate", "write_gate"]
 
 FORMAT = 1
 _HEADER, _STATE = "gate.json", "gate.safetensors"
@@ -56,3 +57,9 @@ def read_gate(folder: Path) -> tuple[dict[str, Any], dict[str, FloatArray]]:
     if header.get("state") != sha256(content).hexdigest():
         raise ArtefactError(f"{folder}: its two files are not of one training; {_AGAIN}")
     return header, state
+
+
+def arms_digest(experts: Sequence[str], stores: Sequence[str]) -> str:
+    """Identify the arms that a gate chooses among."""
+    arms = [str(Arm(expert, store)) for expert in experts for store in (None, *stores)]
+    return sha256("\n".join(arms).encode()).hexdigest()

@@ -14,7 +14,7 @@ from experts_registry.types import FloatArray
 from routers.arms import Arm
 from routers.data import RoutingDataset
 from routers.draft import SIGNALS
-from routers.gates.search import SEARCH, search_features
+from routers.gates.search import DEEPEST, SEARCH, search_features
 from routers.outcomes import read_outcomes
 
 __all__ = ["GateData"]
@@ -43,6 +43,7 @@ class GateData:
         search: (n, s, f) what a search of the store says, see `routers.gates.search`.
         draft: (n, m, g) how sure the expert is of its answer, see `routers.draft`.
         passages: most passages that a query was given.
+        depth: similarities of a search that ``search`` is about.
     """
 
     queries: tuple[str, ...]
@@ -57,6 +58,7 @@ class GateData:
     search: FloatArray
     draft: FloatArray
     passages: int = 1
+    depth: int = DEEPEST
 
     @classmethod
     def load(cls, path: str | Path) -> "GateData":
@@ -133,7 +135,9 @@ def _laid_out(
     numbers = {name: np.full((n, m, 1 + s), np.nan) for name in ("quality", "cost_usd", "seconds")}
     search = np.full((n, s, len(SEARCH)), np.nan)
     draft = np.full((n, m, len(SIGNALS)), np.nan)
-    passages = 1
+    passages = max([1, *(len(row.get("passages") or ()) for row in rows)])
+    lengths = [len(found) for row in rows if (found := row.get("similarity"))]
+    depth = min([DEEPEST, *lengths])
     for row in rows:
         i, arm = index[row["query_id"]], Arm.of(row["expert"])
         if arm.store is not None and arm.store not in stores:
@@ -146,8 +150,7 @@ def _laid_out(
         if arm.store is None and (signals := row.get("draft")):
             draft[i, e] = [signals[name] for name in SIGNALS]
         if arm.store is not None and row.get("similarity") is not None:
-            search[i, a - 1] = search_features(row["similarity"], row.get("margin"))
-            passages = max(passages, len(row.get("passages") or ()))
+            search[i, a - 1] = search_features(row["similarity"], row.get("margin"), depth)
     kept = [texts[name] for name in index]
     return GateData(
         queries=tuple(row["query"] for row in kept),
@@ -162,4 +165,5 @@ def _laid_out(
         search=search,
         draft=draft,
         passages=passages,
+        depth=depth,
     )

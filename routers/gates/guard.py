@@ -70,7 +70,8 @@ def judge(utility: FloatArray, chosen: IntArray, wasted: FloatArray | None = Non
     best, store = int(np.argmax(mean)), 1 + int(np.argmax(mean[1:]))
     gate = utility[np.arange(len(chosen)), chosen] - paid
     rate = float((chosen > 0).mean())
-    random = (1 - rate) * utility[:, 0] + rate * utility[:, store]
+    # A price may be infinite: what is never taken costs nothing.
+    random = (1 - rate) * utility[:, 0] + (rate * utility[:, store] if rate else 0)
     probability = min(chance_above(gate - utility[:, best]), chance_above(gate - random))
     has_skill = probability >= ENOUGH and len(chosen) >= FEWEST
     return Verdict(

@@ -20,8 +20,8 @@ from experts_registry.types import FloatArray
 __all__ = ["Fitted", "Head", "balanced", "fit_head", "logit", "sigmoid"]
 
 IntArray = NDArray[np.integer[Any]]
-_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the penalty, small is strong
-_EMBEDDED = (0.0, 1.0, 4.0)  # what embeddings are multiplied by; other features have spread 1
+_STRENGTHS = (3e-3, 3e-2, 3e-1, 3.0)  # C of the penalty, small is strong
+_EMBEDDED = (0.0, 2.0)  # what embeddings are multiplied by; other features have spread 1
 _CERTAIN = 1e-4  # no chance is nearer to 0 or 1
 
 
@@ -78,7 +78,8 @@ def fit_head(
         embedded: how many of the first columns are embeddings.
     """
     known = ~np.isnan(y)
-    best, least, held = (_STRENGTHS[0], 0.0), np.inf, np.zeros(len(y))
+    held: FloatArray = np.zeros(len(y))
+    best, least = (_STRENGTHS[0], 0.0), np.inf
     for strength, times in product(_STRENGTHS, _EMBEDDED if embedded else (1.0,)):
         logits = _held_out(_times(z, embedded, times), y, fold, weight, known, strength)
         loss = _log_loss(sigmoid(logits[known]), y[known], weight[known])
@@ -165,7 +166,7 @@ def _fit(z: FloatArray, y: FloatArray, weight: FloatArray, strength: float) -> F
     label = np.concatenate([np.ones(len(y)), np.zeros(len(y))])[rows]
     if len(set(label.tolist())) < 2:
         return np.append(np.zeros(z.shape[1]), _base(y, weight))
-    model = LogisticRegression(C=strength, max_iter=300)
+    model = LogisticRegression(C=strength, max_iter=100, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a chance
         model.fit(np.vstack([z, z])[rows], label, sample_weight=both[rows])

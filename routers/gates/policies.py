@@ -50,7 +50,8 @@ class RetrievalPolicy(Protocol):
 
 def utilities(data: GateData, expert: int, price: FloatArray) -> FloatArray:
     """Return quality less price of each arm (n, 1 + s); NaN where it was not graded."""
-    return data.quality[:, expert] - np.append(0.0, price)
+    utility: FloatArray = data.quality[:, expert] - np.append(0.0, price)
+    return utility
 
 
 @dataclass(frozen=True)

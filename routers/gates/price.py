@@ -67,4 +67,5 @@ def _mean(values: FloatArray) -> FloatArray:
     """Return the means over the first axis of what is known; 0 where nothing is."""
     known = ~np.isnan(values)
     total: FloatArray = np.where(known, values, 0).sum(axis=0)
-    return total / np.maximum(known.sum(axis=0), 1)
+    mean: FloatArray = total / np.maximum(known.sum(axis=0), 1)
+    return mean

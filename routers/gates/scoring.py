@@ -29,11 +29,13 @@ class Scoring:
         state: of a gate.
         stores: (s) names.
         reads_search: whether heads read what a search says.
+        depth: similarities of a search that they read.
     """
 
     state: Mapping[str, FloatArray]
     stores: tuple[str, ...]
     reads_search: bool
+    depth: int
 
     def read(
         self,
@@ -47,7 +49,7 @@ class Scoring:
         x = encoder.embed(texts, role="query") if texts else np.atleast_2d(query)
         search = np.full((1, len(self.stores), len(SEARCH)), np.nan)
         for i, store in enumerate(self.stores):
-            search[0, i] = search_features(searched.get(store, ()), margins.get(store))
+            search[0, i] = search_features(searched.get(store, ()), margins.get(store), self.depth)
         return self._inputs(texts, x, search)
 
     def chances(self, z: FloatArray, expert: int) -> tuple[FloatArray, FloatArray]:

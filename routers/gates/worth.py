@@ -37,7 +37,8 @@ class RetrievalWorth:
     def __call__(self, scores: FloatArray, context: Context) -> FloatArray:
         """Return scores (n, m) with the gains added; -inf stays."""
         names = context.prediction.experts
-        return scores + np.array([self.gains.get(name, 0.0) for name in names])
+        better: FloatArray = scores + np.array([self.gains.get(name, 0.0) for name in names])
+        return better
 
     def note(self, before: FloatArray, after: FloatArray, context: Context) -> str | None:
         """Say whom passages brought to the front."""
