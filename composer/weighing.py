@@ -92,7 +92,7 @@ class Weighing:
         decision = replace(decision, k=self.spec.k)
         if (found := searched.found.get(store)) is None:
             return Evidence(decision=decision).dropped(searched.why_not)
-        return Evidence.of(found, decision)
+        return Evidence.of(replace(found, passages=found.passages[: self.spec.k]), decision)
 
     async def _after(
         self, tokens: Sequence[TokenLogprob], expert: str, until: float
@@ -127,7 +127,8 @@ async def weighed(
     """
     searched = Searched()
     if gate.reads_search:
-        searched = await searches.of(stores, query, spec.k, until)
+        # As deep as in training, where that is deeper than what is read.
+        searched = await searches.of(stores, query, max(spec.k, gate.depth), until)
         if not searched.found:
             return Evidence.none(searched.why_not, "failure")
         stores = tuple(store for store in stores if store in searched.found)
@@ -159,15 +160,6 @@ def _table(
         experts,
         stores=stores,
         searched=similarity or None,
-        margins=_margins(searched),
+        margins={s: one.margin for s, one in searched.found.items() if one.margin is not None},
         drafts=drafts,
     )
-
-
-def _margins(searched: Searched) -> dict[str, float]:
-    """Return by how much each store's retriever is expected to lead the next one."""
-    ranked = {
-        store: [c.quality for c in one.decision.candidates if not c.excluded]
-        for store, one in searched.found.items()
-    }
-    return {store: qs[0] - qs[1] for store, qs in ranked.items() if len(qs) > 1}

@@ -56,7 +56,7 @@ def outcomes(stores=("handbook",), *, search=False):
         rows.append({**row, "expert": "echo", "quality": float(not needs)})
         for store in stores:
             helps = needs and store == "handbook"
-            similarity = [0.7 if helps else 0.1] if search else None
+            similarity = [0.7 if helps else 0.1, 0.0] if search else None
             rows.append(
                 {
                     **row,
