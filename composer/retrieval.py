@@ -139,15 +139,14 @@ class Retrieval:
                 )
             return None
         began = time.perf_counter()
-        until = began + min(spec.seconds, _SHARE * left)
-        found = await self._look(query, spec, wish, experts, until)
+        found = await self._look(query, spec, wish, experts, began + _SHARE * left)
         seconds = time.perf_counter() - began
         if isinstance(found, Evidence):
             return Settled(replace(found, decision=replace(found.decision, seconds=seconds)))
         return replace(found, seconds=seconds)
 
     async def _look(
-        self, query: str, spec: RetrievalSpec, wish: Wish, experts: Sequence[str], until: float
+        self, query: str, spec: RetrievalSpec, wish: Wish, experts: Sequence[str], at_most: float
     ) -> "Weighing | Evidence":
         mode, stage = wish.mode or spec.when, "request" if wish.mode else "file"
         stores, must = wish.readable(spec.stores), mode == "always"
@@ -155,6 +154,7 @@ class Retrieval:
             return Evidence.none("passages are not wanted", stage)
         if not stores:
             return Evidence.none("the caller may read none of its stores", "request")
+        until = self.searches.patience(stores, spec.seconds, at_most)
         if spec.gate is not None and not (must and len(stores) == 1):
             weighed = await self._weighed(query, spec, stores, experts, must, until)
             if weighed is not None:

@@ -16,6 +16,7 @@ __all__ = ["Searched", "Searcher", "Searches"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_OPENING_SECONDS = 60.0
 
 
 class Searcher(Protocol):
@@ -60,6 +61,24 @@ class Searches:
 
     searcher: Callable[[], Searcher]
     threads: Executor = field(repr=False)
+    _warm: set[str] = field(default_factory=set, init=False, repr=False)
+    _tried: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+
+    def patience(self, stores: Sequence[str], seconds: float, at_most: float) -> float:
+        """Return until when to wait for these stores.
+
+        The first search of a store opens it and loads its retriever, which may take longer than
+        any search: it is waited for as long as the request allows, but not again and again.
+
+        Args:
+            stores: those that will be searched.
+            seconds: how long to wait for stores that were searched before.
+            at_most: when to stop in any case; in `time.perf_counter` seconds, as the answer.
+        """
+        now = time.perf_counter()
+        cold = [store for store in stores if store not in self._warm]
+        opening = [self._tried.setdefault(store, now) + _OPENING_SECONDS for store in cold]
+        return min(at_most, max([now + seconds, *opening]))
 
     async def of(self, stores: Sequence[str], query: str, k: int, until: float) -> Searched:
         """Search each of these stores until a moment, in `time.perf_counter` seconds."""
@@ -84,7 +103,9 @@ class Searches:
 
     def _begun(self, store: str, query: str, k: int) -> "asyncio.Future[Retrieved]":
         def search() -> Retrieved:
-            return self.searcher().search(store, query, k)
+            found = self.searcher().search(store, query, k)
+            self._warm.add(store)
+            return found
 
         return asyncio.get_running_loop().run_in_executor(self.threads, search)
 
