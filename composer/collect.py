@@ -183,6 +183,8 @@ class _Run:
 
     async def _ask(self, query: Query, spec: ExpertSpec) -> None:
         began = time.perf_counter()
+        if query.retrieved is not None:  # passages take as long to find as they took
+            began -= query.retrieved.seconds
         failure: ComposerError | None = None
         try:
             generation = await self._answer(query, spec)

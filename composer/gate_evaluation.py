@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from composer.gate_figures import auroc, curve_of, ece_of
+from composer.gate_figures import auroc, curve_of, ece_by_luck, ece_of
 from composer.gate_report import GateReport, GateRow
 from composer.statistics import Interval, paired_interval
 from experts_registry.errors import DataError
@@ -93,6 +93,7 @@ def _evaluated(
         brier=tuple(float(np.mean((chances[:, a] - quality[:, a]) ** 2))
                     for a in range(quality.shape[1])),
         ece=tuple(ece_of(chances[:, a], quality[:, a]) for a in range(quality.shape[1])),
+        luck=tuple(ece_by_luck(chances[:, a]) for a in range(quality.shape[1])),
         curve=curve_of(gain, quality),
         helps=float(helps.mean()),
         hurts=float((quality[:, 1:].max(axis=1) < quality[:, 0]).mean()),

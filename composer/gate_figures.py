@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from experts_registry.types import FloatArray
 
-__all__ = ["Curve", "auroc", "curve_of", "ece_of"]
+__all__ = ["Curve", "auroc", "curve_of", "ece_by_luck", "ece_of"]
 
 _BINS = 15
 _STEPS = 20
+_DRAWS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,12 @@ def ece_of(chance: FloatArray, y: FloatArray) -> float:
     parts = np.array_split(order, min(_BINS, len(order)))
     gaps = [len(rows) * abs(chance[rows].mean() - y[rows].mean()) for rows in parts]
     return float(sum(gaps) / len(order))
+
+
+def ece_by_luck(chance: FloatArray, seed: int = 0) -> float:
+    """Return the calibration error that exact chances (n,) have on so many queries, on average."""
+    draws = np.random.default_rng(seed).random((_DRAWS, len(chance))) < chance
+    return float(np.mean([ece_of(chance, y.astype(float)) for y in draws]))
 
 
 def auroc(label: NDArray[np.bool_], score: FloatArray) -> float | None:

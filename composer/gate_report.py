@@ -62,6 +62,7 @@ class GateReport:
         auroc: of the expected gain, for "passages help".
         brier: of the chances, by arm.
         ece: calibration error over 15 bins of equal mass, by arm.
+        luck: calibration error that exact chances would have on as many queries.
         curve: quality against rate.
         helps: share of the queries that passages help.
         hurts: that they hurt.
@@ -78,6 +79,7 @@ class GateReport:
     auroc: float | None
     brier: tuple[float, ...]
     ece: tuple[float, ...]
+    luck: tuple[float, ...]
     curve: Curve
     helps: float
     hurts: float
@@ -108,9 +110,9 @@ def gate_lines(report: GateReport) -> Iterator[str]:
             f"{report.curve.area:+.3f} of the oracle's"
         )
     arms = ("without", *report.stores)
-    yield "calibration, ECE (Brier): " + ", ".join(
-        f"{arm} {ece:.3f} ({brier:.3f})"
-        for arm, ece, brier in zip(arms, report.ece, report.brier, strict=True)
+    yield "calibration, ECE (of exact chances on so few; Brier): " + ", ".join(
+        f"{arm} {ece:.3f} ({luck:.3f}; {brier:.3f})"
+        for arm, ece, luck, brier in zip(arms, report.ece, report.luck, report.brier, strict=True)
     )
 
 

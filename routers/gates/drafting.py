@@ -59,7 +59,7 @@ def fit_draft(
     if (~np.isnan(told)).sum() < FEWEST:
         return None
     inputs = draft_inputs(np.nan_to_num(signals), chances)
-    fitted = fit_head(inputs, told, fold, weight, embedded=0)
+    fitted = fit_head(inputs, told, fold, weight, np.ones((1, inputs.shape[1])))
     return Fitted(fitted.head, np.where(known, fitted.held, np.nan))
 
 

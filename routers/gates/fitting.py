@@ -10,7 +10,7 @@ from routers.gates.drafting import best_band, choose, fit_draft
 from routers.gates.features import document_frequencies
 from routers.gates.guard import Verdict, judge
 from routers.gates.heads import balanced, fit_head
-from routers.gates.inputs import fit_scale, raw_inputs, scaled
+from routers.gates.inputs import fit_scale, raw_inputs, scaled, stretches_of
 from routers.gates.price import RetrievalPrice, measured_costs
 from routers.splits import folds
 
@@ -41,12 +41,13 @@ def fit_state(
     z = raw_inputs(data.queries, x, search, frequencies_of(state))
     state["scale.inputs"] = fit_scale(z, x.shape[1])
     z = scaled(z, state["scale.inputs"])
+    stretches = stretches_of(z.shape[1], x.shape[1])
     fold, weight = folds(data.table, FOLDS, seed=seed), balanced(data.category)
     n, m, arms = data.quality.shape
     chances, drafted = np.empty((n, m, arms)), np.full((n, m), np.nan)
     for e in range(m):
         for a in range(arms):
-            fitted = fit_head(z, data.quality[:, e, a], fold, weight, x.shape[1])
+            fitted = fit_head(z, data.quality[:, e, a], fold, weight, stretches)
             state |= fitted.head.state(f"{e}.{a}")
             chances[:, e, a] = fitted.held
         scale = fit_scale(data.draft[:, e], 0)

@@ -1,7 +1,7 @@
 """Chances of a right answer: a logistic head for each arm, calibrated on queries it had not seen.
 
-The strength of the penalty, and how much embeddings count beside the other features, are those of
-the least log-loss in cross-validation. Platt, "Probabilistic Outputs for Support Vector Machines",
+The strength of the penalty, and which groups of features count how much, are those of the least
+log-loss in cross-validation. Platt, "Probabilistic Outputs for Support Vector Machines",
 1999: held-out logits l become probabilities sigmoid(a l + c). The standard error of a prediction
 is the jackknife's over the fits that leave a fold out.
 """
@@ -21,7 +21,6 @@ __all__ = ["Fitted", "Head", "balanced", "fit_head", "logit", "sigmoid"]
 
 IntArray = NDArray[np.integer[Any]]
 _STRENGTHS = (3e-3, 3e-2, 3e-1, 3.0)  # C of the penalty, small is strong
-_EMBEDDED = (0.0, 2.0)  # what embeddings are multiplied by; other features have spread 1
 _CERTAIN = 1e-4  # no chance is nearer to 0 or 1
 
 
@@ -66,7 +65,7 @@ class Fitted:
 
 
 def fit_head(
-    z: FloatArray, y: FloatArray, fold: IntArray, weight: FloatArray, embedded: int
+    z: FloatArray, y: FloatArray, fold: IntArray, weight: FloatArray, stretches: FloatArray
 ) -> Fitted:
     """Fit P(right | z).
 
@@ -75,24 +74,24 @@ def fit_head(
         y: (n,) quality in [0, 1], a fraction is that share of a success; NaN is left out.
         fold: (n,) of the cross-validation.
         weight: (n,) of the queries.
-        embedded: how many of the first columns are embeddings.
+        stretches: (c, p) candidates for what columns are multiplied by; 0 leaves one out.
     """
     known = ~np.isnan(y)
     held: FloatArray = np.zeros(len(y))
-    best, least = (_STRENGTHS[0], 0.0), np.inf
-    for strength, times in product(_STRENGTHS, _EMBEDDED if embedded else (1.0,)):
-        logits = _held_out(_times(z, embedded, times), y, fold, weight, known, strength)
+    best, least = (_STRENGTHS[0], stretches[0]), np.inf
+    for strength, times in product(_STRENGTHS, stretches):
+        logits = _held_out(z * times, y, fold, weight, known, strength)
         loss = _log_loss(sigmoid(logits[known]), y[known], weight[known])
         if loss < least - 1e-9:
             best, least, held = (strength, times), loss, logits
     strength, times = best
-    scaled = _times(z, embedded, times)
+    scaled = z * times
     fits = [_fit(scaled[known], y[known], weight[known], strength)]
     for f in np.unique(fold):
         rows = known & (fold != f)
         fits.append(_fit(scaled[rows], y[rows], weight[rows], strength))
     column = np.stack(fits, axis=1)
-    column[:embedded] *= times
+    column[:-1] *= times[:, None]
     platt = _platt(held[known], y[known])
     head = Head(column.astype(np.float32), platt.astype(np.float32))
     return Fitted(head, _held_chances(held, y, fold, known))
@@ -176,14 +175,6 @@ def _fit(z: FloatArray, y: FloatArray, weight: FloatArray, strength: float) -> F
 def _base(y: FloatArray, weight: FloatArray) -> float:
     rate = ((weight * y).sum() + 0.5) / (weight.sum() + 1)
     return float(np.log(rate / (1 - rate)))
-
-
-def _times(z: FloatArray, embedded: int, times: float) -> FloatArray:
-    if not times:
-        z = z.copy()
-        z[:, :embedded] = 0
-        return z
-    return np.hstack([z[:, :embedded] * times, z[:, embedded:]])
 
 
 def _log_loss(p: FloatArray, y: FloatArray, weight: FloatArray) -> float:

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experts_registry.types import FloatArray
-from routers.gates.features import rarity, wording
+from routers.gates.features import WORDING, rarity, wording
 
-__all__ = ["fit_scale", "raw_inputs", "scaled"]
+__all__ = ["fit_scale", "raw_inputs", "scaled", "stretches_of"]
 
+_MEANING = 2.0  # of embeddings beside columns of spread 1
 _FARTHEST = 5.0  # standard deviations; farther out a number says no more than that it is unusual
 
 
@@ -34,6 +35,19 @@ def raw_inputs(
     if search is not None:
         parts.append(search.reshape(n, -1))
     return np.hstack(parts).astype(np.float64)
+
+
+def stretches_of(width: int, embedded: int) -> FloatArray:
+    """Return which columns of z may count how much (3, width): from the store, wording, meaning.
+
+    What the store says of a question takes the fewest queries to learn from, its embedding the
+    most. The columns of an embedding are small: they add up to a length of 1.
+    """
+    store, all_but_meaning, everything = np.ones((3, width))
+    store[: embedded + len(WORDING)] = 0
+    all_but_meaning[:embedded] = 0
+    everything[:embedded] = _MEANING
+    return np.stack([store, all_but_meaning, everything])
 
 
 def fit_scale(z: FloatArray, embedded: int) -> FloatArray:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from composer.cli.main import app
 from composer.gate_evaluation import evaluate_gate
-from composer.gate_figures import auroc, curve_of, ece_of
+from composer.gate_figures import auroc, curve_of, ece_by_luck, ece_of
 from composer.gate_report import gate_lines
 from composer.gate_training import evaluate_saved_gate, train_gate
 from experts_registry.errors import DataError
@@ -71,6 +71,8 @@ def test_calibration_error_and_ranking_by_hand():
     assert ece_of(np.array([0.2, 0.8]), np.array([0.0, 1.0])) == pytest.approx(0.2)
     assert auroc(np.array([True, False, False]), np.array([0.5, 0.4, 0.6])) == 0.5
     assert auroc(np.array([True]), np.array([0.5])) is None
+    assert ece_by_luck(np.array([0.0, 1.0])) == 0
+    assert ece_by_luck(np.full(60, 0.5)) > ece_by_luck(np.full(6000, 0.5))
 
 
 def test_area_of_a_perfect_ranking_is_that_of_the_oracle():
