@@ -12,8 +12,11 @@ from typing import Literal
 
 import numpy as np
 
+from composer.opened import Opened
 from composer.opening import open_embedder, open_llm, open_reranker
 from composer.routing import Routing
+from composer.stores.generations import build_command
+from composer.stores.standing import standing
 from experts_registry.errors import ComposerError, ModelSourceError
 from experts_registry.lines import KeyPath, parse_yaml, read_text, text_digest
 from experts_registry.plugins import load_plugin, plugin_names
@@ -56,7 +59,20 @@ def check_registry(registry: Registry, *, models: bool = False) -> list[Finding]
         findings += _check_expert(spec, registry, models)
     for composition in registry.compositions.values():
         findings += _check_composition(composition, registry)
-    return findings
+    return findings + list(_check_stores(registry))
+
+
+def _check_stores(registry: Registry) -> Iterator[Finding]:
+    """Say which stores are not built, or not as the file says; nothing is compared byte by byte."""
+    opened = Opened(registry)
+    for name in registry.stores:
+        found = standing(registry, name, opened.embedder, whole=False)
+        if found.error is not None:
+            yield Finding(found.error, "note")
+        elif found.changes:
+            what = f"store {name!r}: {'; '.join(found.changes)}"
+            yield Finding(f"{what}; {build_command(name)}", "note")
+    opened.close()
 
 
 def _check_expert(spec: ExpertSpec, registry: Registry, models: bool) -> list[Finding]:
