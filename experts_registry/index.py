@@ -23,7 +23,7 @@ from experts_registry.types import FloatArray
 
 __all__ = ["SLICE", "Hits", "Rows", "VectorIndex", "index_type"]
 
-FLAT_BELOW = 20_000  # there a flat search takes about as long as hnsw, and misses nothing
+FLAT_BELOW = 10_000  # there a flat search takes a few milliseconds, and misses nothing
 _CODES = 256  # of a part of a vector in pq: one byte
 _PER_CLUSTER = 39  # vectors that k-means wants for each of its centroids; faiss warns below
 _SAMPLE = 64  # and how many it is given at most

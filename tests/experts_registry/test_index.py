@@ -83,10 +83,10 @@ def test_options_trade_recall(vectors):
         ("auto", FLAT_BELOW, "hnsw"),
         ("hnsw", 10, "hnsw"),
         ("flat", 10**6, "flat"),
-        ("ivf", 100, "flat"),
-        ("ivf", 10**4, "ivf"),
-        ("pq", 1000, "flat"),
-        ("pq", 10**4, "pq"),
+        ("ivf", 155, "flat"),
+        ("ivf", 156, "ivf"),
+        ("pq", 9983, "flat"),
+        ("pq", 9984, "pq"),
     ],
 )
 def test_the_kind_goes_by_size_where_it_is_not_told_or_cannot_be_trained(kind, vectors, chosen):
