@@ -12,17 +12,19 @@ from typing import Literal
 
 import numpy as np
 
-from composer.gates import Gates
+from composer.opened import Opened
 from composer.opening import open_embedder, open_llm, open_reranker
 from composer.routing import Routing
+from composer.stores.generations import build_command
+from composer.stores.standing import standing
 from experts_registry.errors import ComposerError, ModelSourceError
 from experts_registry.lines import KeyPath, parse_yaml, read_text, text_digest
 from experts_registry.plugins import load_plugin, plugin_names
 from experts_registry.registry import Registry
-from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
 from routers.base import load_router
 from routers.building import build_policy
+from routers.gating import Gate
 
 __all__ = ["Finding", "check_registry", "examine", "versions"]
 
@@ -58,7 +60,20 @@ def check_registry(registry: Registry, *, models: bool = False) -> list[Finding]
         findings += _check_expert(spec, registry, models)
     for composition in registry.compositions.values():
         findings += _check_composition(composition, registry)
-    return findings
+    return findings + list(_check_stores(registry))
+
+
+def _check_stores(registry: Registry) -> Iterator[Finding]:
+    """Say which stores are not built, or not as the file says; nothing is compared byte by byte."""
+    opened = Opened(registry)
+    for name in registry.stores:
+        found = standing(registry, name, opened.embedder, whole=False)
+        if found.error is not None:
+            yield Finding(found.error, "note")
+        elif found.changes:
+            what = f"store {name!r}: {'; '.join(found.changes)}"
+            yield Finding(f"{what}; {build_command(name)}", "note")
+    opened.close()
 
 
 def _check_expert(spec: ExpertSpec, registry: Registry, models: bool) -> list[Finding]:
@@ -145,8 +160,8 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
         load_plugin("strategies", composition.strategy)
     except ComposerError as error:
         findings.append(Finding(f"{where}: {error}; asking it will fail", "note"))
-    if composition.retrieval is not None:
-        findings += _check_retrieval(where, composition.retrieval, registry)
+    if composition.retrieval is not None and (gate := composition.retrieval.gate) is not None:
+        findings += _check_gate(where, gate, registry)
     llms = registry.llms
     names = [name for name in composition.experts or llms if name in llms]
     if names:
@@ -176,25 +191,17 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
     return findings
 
 
-def _check_retrieval(where: str, spec: RetrievalSpec, registry: Registry) -> list[Finding]:
-    """Look for the stores and the gate; without them answers come without passages, or always."""
-    from composer.stores.generations import build_command, current_mark
-
-    findings = []
+def _check_gate(where: str, gate: str, registry: Registry) -> list[Finding]:
+    """Load a gate; one that is not there yet is none."""
+    folder = registry.resolve(gate)
+    if not (folder / "gate.json").exists():
+        text = f"gate {gate} does not exist yet; 'expert-composer gate train' makes it"
+        return [Finding(f"{where}: {text}", "note")]
     try:
-        for name in spec.stores:
-            if current_mark(registry.store_folder(name)) is None:
-                text = f"store {name!r} is not built yet; {build_command(name)}"
-                findings.append(Finding(f"{where}: {text}; answers lack passages", "note"))
-        if spec.gate is None:
-            return findings
-        if not (registry.resolve(spec.gate) / "gate.json").exists():
-            text = f"gate {spec.gate} does not exist yet; 'expert-composer gate train' makes it"
-            return [*findings, Finding(f"{where}: {text}", "note")]
-        Gates(registry, Routing(registry).encoder).of(spec)
+        Gate.load(folder, encoder=Routing(registry).encoder())
     except ComposerError as error:
-        findings.append(Finding(f"{where}: {error}", "error"))
-    return findings
+        return [Finding(f"{where}: {error}", "error")]
+    return []
 
 
 def _check_select(

@@ -23,12 +23,13 @@ from experts_registry.types import FloatArray
 
 __all__ = ["SLICE", "Hits", "Rows", "VectorIndex", "index_type"]
 
-FLAT_BELOW = 20_000  # there a flat search takes about as long as hnsw, and misses nothing
+FLAT_BELOW = 10_000  # there a flat search takes a few milliseconds, and misses nothing
 _CODES = 256  # of a part of a vector in pq: one byte
 _PER_CLUSTER = 39  # vectors that k-means wants for each of its centroids; faiss warns below
 _SAMPLE = 64  # and how many it is given at most
 SLICE = 8192  # rows that are added between two reports of progress
 _CONSTRUCTION = 80  # neighbours that hnsw considers for a new vector
+_ROUNDS = 10  # of k-means; more find clusters hardly better
 
 _THREADS = faiss.omp_get_max_threads()  # cores, or what OMP_NUM_THREADS says
 
@@ -53,7 +54,7 @@ def index_type(spec: IndexSpec, vectors: int) -> str:
     """Return how so many vectors are searched: too few to train ivf or pq are compared all."""
     if spec.type == "auto":
         return "flat" if vectors < FLAT_BELOW else "hnsw"
-    need = {"ivf": _PER_CLUSTER * (spec.clusters or 4), "pq": _PER_CLUSTER * _CODES}
+    need = {"ivf": _PER_CLUSTER * 4, "pq": _PER_CLUSTER * _CODES}
     return "flat" if vectors < need.get(spec.type, 0) else spec.type
 
 
@@ -79,9 +80,6 @@ class VectorIndex:
             x: the rows.
             spec: how they are searched.
             on_added: told how many more rows are in.
-
-        Raises:
-            OptionError: there are more clusters than vectors can fill.
         """
         spec = spec or IndexSpec()
         n, d = x.shape
@@ -167,15 +165,20 @@ def _hnsw(n: int, d: int, spec: IndexSpec) -> Any:
 def _ivf(n: int, d: int, spec: IndexSpec) -> Any:
     clusters = _clusters(n, spec)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, clusters, faiss.METRIC_INNER_PRODUCT)
-    index.nprobe = min(spec.probes or _probes(clusters), clusters)
-    return index
+    return _clustered(index, spec)
 
 
 def _pq(n: int, d: int, spec: IndexSpec) -> Any:
     clusters, coarse = _clusters(n, spec), faiss.IndexFlatIP(d)
     width = next(w for w in (4, 3, 2, 1) if d % w == 0)  # numbers that share a byte
     index = faiss.IndexIVFPQ(coarse, d, clusters, d // width, 8, faiss.METRIC_INNER_PRODUCT)
-    index.nprobe = min(spec.probes or _probes(clusters), clusters)
+    index.pq.cp.niter, index.pq.cp.max_points_per_centroid = _ROUNDS, _SAMPLE
+    return _clustered(index, spec)
+
+
+def _clustered(index: Any, spec: IndexSpec) -> Any:
+    index.cp.niter, index.cp.max_points_per_centroid = _ROUNDS, _SAMPLE
+    index.nprobe = min(spec.probes or max(8, index.nlist // 32), index.nlist)
     return index
 
 
@@ -185,17 +188,8 @@ _MAKE: dict[str, Callable[[int, int, IndexSpec], Any]] = {
 
 
 def _clusters(n: int, spec: IndexSpec) -> int:
-    most = max(1, n // _PER_CLUSTER)
-    if spec.clusters is not None and spec.clusters > most:
-        raise OptionError(
-            f"index.clusters: {spec.clusters} are too many for {n} vectors; use {most} or fewer, "
-            "or leave it out"
-        )
-    return spec.clusters or min(most, round(4 * sqrt(n)))
-
-
-def _probes(clusters: int) -> int:
-    return max(8, clusters // 32)
+    """Return how many there are: never more than the vectors can fill."""
+    return min(max(1, n // _PER_CLUSTER), spec.clusters or round(4 * sqrt(n)))
 
 
 def _sample(x: Rows, index: Any) -> FloatArray:

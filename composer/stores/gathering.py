@@ -89,10 +89,10 @@ def gather(
     )
     sourced = reading.source(source, but=into.absolute().parent)
     sources = dict(reading.files)
-    by_hand = {} if added is None else reading.file(added, "what was added")
+    by_hand = {} if added is None else reading.file(added, "", place="what was added by hand")
     new: dict[str, Read] = {}
     for path in change.add:
-        new |= reading.source(path)
+        new |= reading.source(path, but=into.absolute().parent)
     reading.check()
     removed = _removed(edits, change, sourced, new)
     left = {n: r for n, r in reading.counts.items() if n not in {*removed, *change.remove}}

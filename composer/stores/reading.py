@@ -60,10 +60,16 @@ class Reading:
             found |= self.file(file, name)
         return found
 
-    def file(self, file: Path, name: str) -> dict[str, Read]:
-        """Read a file, whole or not at all; return what it has."""
+    def file(self, file: Path, name: str, *, place: str = "") -> dict[str, Read]:
+        """Read a file, whole or not at all; return what it has.
+
+        Args:
+            file: to read.
+            name: its name in the store, the id of a document that is the whole file.
+            place: how errors call it, if not by its path.
+        """
         try:
-            found = list(self._spooled(file, name))
+            found = list(self._spooled(file, name, place or str(file)))
         except DataError as error:
             self.skipped["files that cannot be read"] += 1
             self.bad.append(str(error))
@@ -98,12 +104,12 @@ class Reading:
                 if row in rows:
                     yield Document(**json.loads(line))
 
-    def _spooled(self, file: Path, name: str) -> Iterator[tuple[str, Read]]:
+    def _spooled(self, file: Path, name: str, place: str) -> Iterator[tuple[str, Read]]:
         with self.spool.open("ab") as spool:
             for number, document in enumerate(file_documents(file, name, self.skipped), start=1):
-                place = name if document.id == name else f"{name}, document {number}"
+                where = place if document.id == name else f"{place}, document {number}"
                 spool.write(json.dumps(asdict(document)).encode() + b"\n")
-                yield document.id, Read(self._rows, place, _digest(document))
+                yield document.id, Read(self._rows, where, _digest(document))
                 self._rows += 1
 
     def _count(self, name: str, new: Read) -> None:
