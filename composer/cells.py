@@ -1,8 +1,8 @@
 """The row of one (query, expert) cell, and the digest that says whether it is still true.
 
-The digest is ``<asked>:<graded>``. ``asked`` covers what decides the answer: messages,
-``max_tokens``, and the expert's backend, model, options and token limit. ``graded`` covers the
-grader. Prices, resources, tags and categories are in neither.
+The digest is ``<asked>:<graded>``. ``asked`` covers what decides the answer: messages with the
+passages before them, ``max_tokens``, and the expert's backend, model, options and token limit.
+``graded`` covers the grader. Prices, resources, tags and categories are in neither.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any
 from composer.queries import Query
 from experts_registry.schema import ExpertSpec, Price
 from experts_registry.types import Generation
+from routers.draft import draft_signals
 
 __all__ = ["Row", "answered", "digest_of", "failed", "has_answer", "is_finished", "refreshed"]
 
@@ -35,6 +36,7 @@ def answered(query: Query, spec: ExpertSpec, generation: Generation, seconds: fl
     row = failed(query, spec, "not graded", seconds) | {
         "response": _clean(generation.text),
         **_tokens(generation),
+        "draft": draft_signals(generation.logprobs) if query.retrieved is None else None,
     }
     return refreshed(row, query, spec)
 
@@ -87,6 +89,18 @@ def _labels(query: Query, spec: ExpertSpec) -> Row:
         "grader": query.grader.type,
         "active_params": spec.active_params,
         "cell": _cell(query, spec),
+        **_search(query),
+    }
+
+
+def _search(query: Query) -> Row:
+    """Return what was found for the query, where it was searched for."""
+    if (found := query.retrieved) is None:
+        return {"passages": None, "similarity": None, "margin": None}
+    return {
+        "passages": [passage.id for passage in found.passages],
+        "similarity": list(map(float, found.similarity)),
+        "margin": found.margin,
     }
 
 
@@ -96,7 +110,7 @@ def _cell(query: Query, spec: ExpertSpec) -> str:
 
 def _asked(query: Query, spec: ExpertSpec) -> str:
     asked = {
-        "messages": [[m.role, m.content, dict(m.extra)] for m in query.prompt.messages],
+        "messages": [[m.role, m.content, dict(m.extra)] for m in query.asked.messages],
         "max_tokens": query.prompt.sampling.max_tokens or spec.limits.max_tokens,
         "backend": spec.backend,
         # A checked digest of the weights says more than the place where they lie.

@@ -12,8 +12,11 @@ from typing import Literal
 
 import numpy as np
 
+from composer.opened import Opened
 from composer.opening import open_embedder, open_llm, open_reranker
 from composer.routing import Routing
+from composer.stores.generations import build_command
+from composer.stores.standing import standing
 from experts_registry.errors import ComposerError, ModelSourceError
 from experts_registry.lines import KeyPath, parse_yaml, read_text, text_digest
 from experts_registry.plugins import load_plugin, plugin_names
@@ -21,6 +24,7 @@ from experts_registry.registry import Registry
 from experts_registry.schema import Composition, ExpertSpec, InlineRouter
 from routers.base import load_router
 from routers.building import build_policy
+from routers.gating import Gate
 
 __all__ = ["Finding", "check_registry", "examine", "versions"]
 
@@ -56,7 +60,20 @@ def check_registry(registry: Registry, *, models: bool = False) -> list[Finding]
         findings += _check_expert(spec, registry, models)
     for composition in registry.compositions.values():
         findings += _check_composition(composition, registry)
-    return findings
+    return findings + list(_check_stores(registry))
+
+
+def _check_stores(registry: Registry) -> Iterator[Finding]:
+    """Say which stores are not built, or not as the file says; nothing is compared byte by byte."""
+    opened = Opened(registry)
+    for name in registry.stores:
+        found = standing(registry, name, opened.embedder, whole=False)
+        if found.error is not None:
+            yield Finding(found.error, "note")
+        elif found.changes:
+            what = f"store {name!r}: {'; '.join(found.changes)}"
+            yield Finding(f"{what}; {build_command(name)}", "note")
+    opened.close()
 
 
 def _check_expert(spec: ExpertSpec, registry: Registry, models: bool) -> list[Finding]:
@@ -143,10 +160,8 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
         load_plugin("strategies", composition.strategy)
     except ComposerError as error:
         findings.append(Finding(f"{where}: {error}; asking it will fail", "note"))
-    if composition.retrieval is not None:
-        findings.append(
-            Finding(f"{where}: retrieval is not available yet; asking it will fail", "note")
-        )
+    if composition.retrieval is not None and (gate := composition.retrieval.gate) is not None:
+        findings += _check_gate(where, gate, registry)
     llms = registry.llms
     names = [name for name in composition.experts or llms if name in llms]
     if names:
@@ -174,6 +189,19 @@ def _check_composition(composition: Composition, registry: Registry) -> list[Fin
         case _:
             pass
     return findings
+
+
+def _check_gate(where: str, gate: str, registry: Registry) -> list[Finding]:
+    """Load a gate; one that is not there yet is none."""
+    folder = registry.resolve(gate)
+    if not (folder / "gate.json").exists():
+        text = f"gate {gate} does not exist yet; 'expert-composer gate train' makes it"
+        return [Finding(f"{where}: {text}", "note")]
+    try:
+        Gate.load(folder, encoder=Routing(registry).encoder())
+    except ComposerError as error:
+        return [Finding(f"{where}: {error}", "error")]
+    return []
 
 
 def _check_select(

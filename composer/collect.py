@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from composer.cells import Row, answered, digest_of, failed, has_answer, is_finished, refreshed
 from composer.graders import grade
@@ -37,7 +38,7 @@ from experts_registry.errors import (
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Generation, Prompt
 
-__all__ = ["Call", "Collected", "OnProgress", "Tally", "collect"]
+__all__ = ["Call", "Collected", "Column", "OnProgress", "Tally", "collect", "collect_columns"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,13 @@ _HOPELESS = (
 )
 
 Call = Callable[[str, Prompt], Awaitable[Generation]]
+
+
+class Column(NamedTuple):
+    """Whom to ask, under the name that the outcomes get, and what."""
+
+    spec: ExpertSpec
+    queries: Sequence[Query]
 
 
 async def collect(
@@ -83,10 +91,25 @@ async def collect(
     Raises:
         DataError: the file cannot be read or written, or another process writes to it.
     """
+    columns = [Column(spec, queries) for spec in experts.values()]
+    return await collect_columns(
+        columns, call, out, concurrency=concurrency, on_progress=on_progress
+    )
+
+
+async def collect_columns(
+    columns: Sequence[Column],
+    call: Call,
+    out: Path,
+    *,
+    concurrency: int = 8,
+    on_progress: OnProgress | None = None,
+) -> Collected:
+    """Fill columns of outcomes, each with queries of its own; see `collect`."""
     if concurrency < 1:
         raise OptionError(f"concurrency: {concurrency} is below 1; use 1 or more")
-    if not queries or not experts:
-        what = "queries" if not queries else "experts"
+    if not columns or not all(column.queries for column in columns):
+        what = "queries" if columns else "experts"
         raise DataError(f"collect: there are no {what} to collect from; name at least one")
     began = time.monotonic()
     with (
@@ -95,7 +118,7 @@ async def collect(
         _sigterm_is_graceful(),
     ):
         run = _Run(journal, call, pool, on_progress or (lambda expert, tally: None))
-        await run.all(sorted(queries, key=_turn), experts, concurrency)
+        await run.all(columns, concurrency)
     return Collected.of(run.tallies, time.monotonic() - began)
 
 
@@ -112,15 +135,13 @@ class _Run:
         self.tallies: dict[str, Tally] = {}
         self.retries: dict[str, Retries] = {}
 
-    async def all(
-        self, queries: Sequence[Query], experts: Mapping[str, ExpertSpec], concurrency: int
-    ) -> None:
-        """Fill every cell: each expert has its own workers, which share its queries."""
-        self.retries = {name: Retries(spec.limits) for name, spec in experts.items()}
+    async def all(self, columns: Sequence[Column], concurrency: int) -> None:
+        """Fill every cell: each column has its own workers, which share its queries."""
+        self.retries = {spec.name: Retries(spec.limits) for spec, _ in columns}
         try:
             async with asyncio.TaskGroup() as group:
-                for spec in experts.values():
-                    todo = iter(self._unfinished(queries, spec))
+                for spec, queries in columns:
+                    todo = iter(self._unfinished(sorted(queries, key=_turn), spec))
                     width = min(concurrency, spec.limits.concurrency or concurrency)
                     for _ in range(width):
                         group.create_task(self._work(todo, spec))
@@ -162,6 +183,8 @@ class _Run:
 
     async def _ask(self, query: Query, spec: ExpertSpec) -> None:
         began = time.perf_counter()
+        if query.retrieved is not None:  # passages take as long to find as they took
+            began -= query.retrieved.seconds
         failure: ComposerError | None = None
         try:
             generation = await self._answer(query, spec)
@@ -188,7 +211,7 @@ class _Run:
         while True:
             retries.earn()
             try:
-                return await self.call(spec.name, query.prompt)
+                return await self.call(spec.name, query.asked)
             except ComposerError as error:
                 tries += 1
                 if (wait := retries.wait(error, tries, None)) is None:

@@ -3,15 +3,19 @@
 Budgets, headers, metrics and the decision log all read the steps that are priced with these.
 """
 
+from collections.abc import Mapping
 from math import ceil
 
+from experts_registry.retrieval_schema import RetrievalSpec, StoreSpec
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Generation, Prompt, Usage
 
-__all__ = ["CHARACTERS_PER_TOKEN", "counted", "most"]
+__all__ = ["CHARACTERS_PER_TOKEN", "counted", "most", "most_read"]
 
 CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
 _BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
+_TOKENS_PER_WORD = 6  # of a passage, at most: a word of 11 letters and the space behind it
+_TOKENS_AROUND = 64  # a passage's number and title, and its share of what introduces it
 _ANSWER_TOKENS = 4096  # reserved where nothing limits the answer
 
 
@@ -26,15 +30,31 @@ def counted(prompt: Prompt, generation: Generation) -> Usage:
     )
 
 
-def most(spec: ExpertSpec, prompt: Prompt) -> Usage:
-    """Return the most tokens that one call may take."""
+def most_read(retrieval: RetrievalSpec | None, stores: Mapping[str, StoreSpec]) -> int:
+    """Return the most tokens of passages that come before a question; 0 without retrieval."""
+    if retrieval is None:
+        return 0
+    words = max(stores[name].chunk.words for name in retrieval.stores)
+    return retrieval.k * (words * _TOKENS_PER_WORD + _TOKENS_AROUND)
+
+
+def most(spec: ExpertSpec, prompt: Prompt, *, passages: int = 0) -> Usage:
+    """Return the most tokens that one call may take.
+
+    Args:
+        spec: who is called.
+        prompt: what is asked.
+        passages: tokens of what is retrieved for it, as far as they fit the expert's window.
+    """
+    if spec.context_window is not None:
+        passages = min(passages, spec.context_window)
     texts = [f"{message.content}{message.extra or ''}" for message in prompt.messages]
     texts += [str(prompt.extra)] if prompt.extra else []  # tools, schemas
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     limits = (prompt.sampling.max_tokens, spec.limits.max_tokens, _ANSWER_TOKENS)
     written = prompt.sampling.n * next(limit for limit in limits if limit is not None)
     read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
-    return Usage(prompt_tokens=read, completion_tokens=written)
+    return Usage(prompt_tokens=read + passages, completion_tokens=written)
 
 
 def _tokens(characters: int) -> int:

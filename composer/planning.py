@@ -2,21 +2,30 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from composer.deadlines import deadline
+from composer.evidence import Evidence, Wish
 from composer.exploring import Exploration
 from composer.plan import Plan
-from composer.retrieval import Evidence, Retrieval, Wish
+from composer.retrieval import Look, Retrieval, Settled
 from composer.routing import Routing
 from composer.standing import Standings
 from experts_registry.errors import OptionError
+from experts_registry.passages import Passage
 from experts_registry.registry import Registry
 from experts_registry.schema import RequestLimits
 from experts_registry.types import Prompt
 from routers.base import Decision
 
+if TYPE_CHECKING:
+    from composer.weighing import Draft
+
 __all__ = ["Planner"]
+
+_DRAFT_SHARE = 0.2  # of a request's time
 
 
 class Planner:
@@ -48,12 +57,37 @@ class Planner:
         return composition is not None and composition.retrieval is not None
 
     async def choose(self, prompt: Prompt, model: str, wish: Wish) -> Decision:
-        """Say whom to ask, without exploring; errors as of `plan`."""
-        evidence = await self._evidence(prompt, model, wish, time.perf_counter())
-        return await asyncio.to_thread(self.choose_by, prompt, model, evidence)
+        """Say whom to ask, without exploring and without drafts; errors as of `plan`."""
+        look = await self._look(prompt, model, wish, time.perf_counter())
+        decision = await asyncio.to_thread(self.choose_by, prompt, model, look)
+        return (await self._settled(look, prompt, model, decision, None))[0]
 
-    async def plan(self, prompt: Prompt, model: str, wish: Wish) -> Plan:
+    def choose_by(self, prompt: Prompt, model: str, look: Look | None) -> Decision:
+        """Say whom to ask, by what was looked up already; computes."""
+        known = self._standings
+        return self._routing.decide(
+            prompt,
+            model,
+            avoid=known.left_alone(),
+            load=known.load,
+            sent=_sent(prompt, look),
+            coupling=() if look is None else look.transforms,
+        )
+
+    async def plan(
+        self,
+        prompt: Prompt,
+        model: str,
+        wish: Wish,
+        draft: "Callable[[float], Draft]",
+    ) -> Plan:
         """Decide whom to ask, exploring where the composition wants it.
+
+        Args:
+            prompt: what is asked.
+            model: a composition or an expert.
+            wish: what the caller wants of retrieval.
+            draft: returns what drafts within so many seconds.
 
         Raises:
             UnknownNameError: no composition or expert is called ``model``.
@@ -62,7 +96,7 @@ class Planner:
             ExpertTimeoutError: the decision took all the time that the request has.
         """
         began = time.perf_counter()
-        evidence = await self._evidence(prompt, model, wish, began)
+        look = await self._look(prompt, model, wish, began)
         composition = self._routing.composition(model)
         if composition is None:
             limits = self._registry.expert(model).limits
@@ -76,11 +110,13 @@ class Planner:
             )
         who, seconds = f"composition {model!r}", composition.limits.seconds
         if self._routing.is_quick(prompt, model):
-            decision = self._decide(prompt, model, evidence)
+            decision = self._decide(prompt, model, look)
         else:  # an encoder computes for milliseconds, the first call loads it for seconds
             left = began + seconds - time.perf_counter()
             async with deadline(who, seconds, left=left, of="decision"):
-                decision = await asyncio.to_thread(self._decide, prompt, model, evidence)
+                decision = await asyncio.to_thread(self._decide, prompt, model, look)
+        drafting = draft(_DRAFT_SHARE * seconds)
+        decision, passages = await self._settled(look, prompt, model, decision, drafting)
         return Plan(
             prompt=prompt.limited(max_tokens=composition.limits.max_tokens),
             decision=decision,
@@ -89,13 +125,11 @@ class Planner:
             seconds=seconds,
             strategy=composition.strategy,
             fallbacks=composition.fallbacks,
-            passages=() if evidence is None else evidence.passages,
+            passages=passages,
             began=began,
         )
 
-    async def _evidence(
-        self, prompt: Prompt, model: str, wish: Wish, began: float
-    ) -> Evidence | None:
+    async def _look(self, prompt: Prompt, model: str, wish: Wish, began: float) -> Look | None:
         composition = self._routing.composition(model)
         if composition is None:
             if wish.mode == "always":
@@ -105,23 +139,42 @@ class Planner:
                 )
             return None
         left = began + composition.limits.seconds - time.perf_counter()
-        evidence = await self._retrieval.evidence(prompt.query, composition, wish, left)
-        if evidence is None or not evidence.passages:
+        experts = [spec.name for spec in self._routing.candidates(model)]
+        look = await self._retrieval.look(prompt.query, composition, wish, experts, left)
+        if isinstance(look, Settled):
+            return Settled(self._paid(look.evidence, prompt, model, experts))
+        return look
+
+    async def _settled(
+        self,
+        look: Look | None,
+        prompt: Prompt,
+        model: str,
+        decision: Decision,
+        draft: "Draft | None",
+    ) -> tuple[Decision, tuple[Passage, ...]]:
+        """Return the decision with what it says of retrieval, and the passages."""
+        if look is None:
+            return decision, ()
+        evidence = await look.settle(decision.primary, draft)
+        evidence = self._paid(evidence, prompt, model, decision.experts)
+        return replace(decision, retrieval=evidence.decision), evidence.passages
+
+    def _paid(
+        self, evidence: Evidence, prompt: Prompt, model: str, experts: Sequence[str]
+    ) -> Evidence:
+        """Return evidence without passages where nobody can be paid for reading them."""
+        if not evidence.passages:
             return evidence
-        if self._routing.can_pay(composition, prompt, evidence.before(prompt)):
+        if self._routing.can_pay(model, experts, prompt, evidence.before(prompt)):
             return evidence
         return evidence.dropped("with the passages nobody is within limits.usd_per_request")
 
-    def choose_by(self, prompt: Prompt, model: str, evidence: Evidence | None) -> Decision:
-        """Say whom to ask, without exploring, by what was retrieved already; computes."""
-        known = self._standings
-        decision = self._routing.decide(
-            prompt, model, avoid=known.left_alone(), load=known.load, evidence=evidence
-        )
-        return decision if evidence is None else replace(decision, retrieval=evidence.decision)
-
-    def _decide(self, prompt: Prompt, model: str, evidence: Evidence | None) -> Decision:
+    def _decide(self, prompt: Prompt, model: str, look: Look | None) -> Decision:
         composition = self._routing.composition(model)
-        decision = self.choose_by(prompt, model, evidence)
-        sent = prompt if evidence is None else evidence.before(prompt)
-        return self._exploration.decide(decision, composition, sent)
+        decision = self.choose_by(prompt, model, look)
+        return self._exploration.decide(decision, composition, _sent(prompt, look) or prompt)
+
+
+def _sent(prompt: Prompt, look: Look | None) -> Prompt | None:
+    return look.evidence.before(prompt) if isinstance(look, Settled) else None

@@ -14,11 +14,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from composer.graders import Grader, grader_keys, read_grader
+from composer.grounding import grounded
 from composer.json_lines import json_object, numbered_lines
+from composer.stores.retrieved import Retrieved
 from experts_registry.errors import ComposerError, DataError, nearest
 from experts_registry.types import Prompt
 
@@ -38,12 +41,20 @@ class Query:
         prompt: the conversation, with ``max_tokens`` where the file gives it.
         grader: turns a response into a quality.
         category: a label, or an empty string.
+        retrieved: what was found for it in a store, to be read before the question.
     """
 
     id: str
     prompt: Prompt
     grader: Grader
     category: str = ""
+    retrieved: Retrieved | None = None
+
+    @cached_property
+    def asked(self) -> Prompt:
+        """The prompt as an expert gets it, behind its passages."""
+        passages = () if self.retrieved is None else self.retrieved.passages
+        return grounded(self.prompt, passages)[0]
 
 
 def read_queries(path: str | Path) -> tuple[Query, ...]:

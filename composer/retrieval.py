@@ -1,98 +1,63 @@
-"""From a question to its evidence: whether passages are retrieved, from which store, and which.
+"""Whether a request is answered from passages, from which store, and from which.
 
-Searching computes, so it runs in threads; a store that fails or is late costs a request its
-passages and never its answer.
+It is decided in two steps around the choice of the expert: what helps to choose it is looked up
+first, and what was decided for the one that was chosen stands. A store that fails or is late costs
+a request its passages and never its answer.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-from composer.grounding import grounded
+from composer.evidence import Evidence, Wish
+from composer.gates import Gates
+from composer.searches import Searches
 from composer.store_choice import best_store
 from composer.stores.retrieved import Retrieved
 from experts_registry.errors import ComposerError, OptionError, RegistryError, unknown_name
-from experts_registry.passages import Passage
 from experts_registry.registry import Registry
 from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.schema import Composition
-from experts_registry.types import Prompt
-from routers.arms import Found, RetrievalDecision
+from routers.arms import RetrievalDecision
 from routers.transforms import ScoreTransform
 
-__all__ = ["MODES", "Evidence", "Mode", "Retrieval", "Searcher", "Wish"]
+if TYPE_CHECKING:
+    from composer.weighing import Draft, Weighing
+
+__all__ = ["Look", "Retrieval", "Settled"]
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["auto", "never", "always"]
-MODES: tuple[Mode, ...] = ("auto", "never", "always")
 _SHARE = 0.5  # of the time that a request has left: the rest is for its answer
 _K = 5  # passages where nobody says how many
 
 
-class Searcher(Protocol):
-    """Finds passages in stores; safe from any thread."""
+class Look(Protocol):
+    """What is known of a request's passages before its expert is chosen."""
 
-    def search(self, store: str, query: str, k: int, *, retriever: str | None = None) -> Retrieved:
-        """Return the ``k`` best passages for a query.
+    @property
+    def transforms(self) -> tuple[ScoreTransform, ...]:
+        """What couples the choice of the expert with it."""
+        ...
 
-        Raises:
-            UnknownNameError: no store, or no retriever of it, has that name.
-            ArtefactError: the store is not built, or not for this retriever.
-        """
+    async def settle(self, expert: str, draft: "Draft | None") -> Evidence:
+        """Return what the chosen expert answers from."""
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a caller wants of retrieval.
+@dataclass(frozen=True)
+class Settled:
+    """The same evidence for every expert."""
 
-    Args:
-        mode: replaces the ``when`` of the file; None leaves it.
-        stores: those that the caller may read; None is all.
-
-    Raises:
-        OptionError: there is no such mode.
-    """
-
-    mode: Mode | None = None
-    stores: Collection[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in MODES:
-            raise OptionError(f"retrieval: {self.mode!r} is not one of {', '.join(MODES)}")
-
-    def readable(self, stores: Sequence[str]) -> tuple[str, ...]:
-        """Return those of these stores that the caller may read."""
-        return tuple(s for s in stores if self.stores is None or s in self.stores)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What was retrieved for a request, and what it says about whom to ask.
-
-    Args:
-        decision: whether, from where and why.
-        passages: best first; none where it was decided so, or where retrieving failed.
-        transforms: couple the choice of the expert with it.
-    """
-
-    decision: RetrievalDecision
-    passages: tuple[Passage, ...] = ()
+    evidence: Evidence
     transforms: tuple[ScoreTransform, ...] = ()
 
-    def before(self, prompt: Prompt) -> Prompt:
-        """Return a prompt with all the passages: the most that an expert is sent of them."""
-        return grounded(prompt, self.passages)[0]
-
-    def dropped(self, reason: str) -> "Evidence":
-        """Return what is left where its passages cannot be used."""
-        decision = replace(self.decision, store=None, k=0, stage="failure", reason=reason)
-        return Evidence(decision=decision)
+    async def settle(self, expert: str, draft: "Draft | None") -> Evidence:
+        """Return it."""
+        return self.evidence
 
 
 @dataclass(kw_only=True)
@@ -101,13 +66,13 @@ class Retrieval:
 
     Args:
         registry: the stores and compositions.
-        searcher: searches the stores.
-        threads: where searches run.
+        searches: searches the stores.
+        gates: decide, where they are trained.
     """
 
     registry: Registry
-    searcher: Callable[[], Searcher]
-    threads: Executor = field(repr=False)
+    searches: Searches
+    gates: Gates
 
     def search(
         self,
@@ -125,7 +90,9 @@ class Retrieval:
             RegistryError: the file has no store.
             ArtefactError: the store is not built, or not for this retriever.
         """
-        k = _checked(_K if k is None else k)
+        k = _K if k is None else k
+        if k < 1:
+            raise OptionError(f"k: {k} is below 1; use 1 or more")
         readable = Wish(stores=stores).readable(tuple(self.registry.stores))
         if store is not None and store not in readable:
             raise unknown_name("store", store, readable)
@@ -134,28 +101,30 @@ class Retrieval:
             raise RegistryError(
                 f"{self.registry.path}: stores: there is none to search; name one under 'stores:'"
             )
-        searcher = self.searcher()
+        searcher = self.searches.searcher()
         found = {name: searcher.search(name, query, k, retriever=retriever) for name in names}
         best, why = best_store(found)
-        chosen = found[best]
-        if not why:
-            return chosen
-        reason = "; ".join(filter(None, (chosen.decision.reason, f"store {why}")))
         return replace(
-            chosen,
-            decision=replace(chosen.decision, reason=reason),
+            found[best],
+            decision=replace(found[best].decision, reason=_and(found[best].decision.reason, why)),
             seconds=sum(one.seconds for one in found.values()),
         )
 
-    async def evidence(
-        self, query: str, composition: Composition, wish: Wish, left: float
-    ) -> Evidence | None:
-        """Decide whether to retrieve for a query, and do so; None where that was not asked.
+    async def look(
+        self,
+        query: str,
+        composition: Composition,
+        wish: Wish,
+        experts: Sequence[str],
+        left: float,
+    ) -> Look | None:
+        """Find out what helps to choose the expert; None where nobody wants passages.
 
         Args:
             query: the question.
             composition: what answers it.
             wish: the caller's.
+            experts: those that may be chosen.
             left: seconds until the request's deadline.
 
         Raises:
@@ -170,85 +139,59 @@ class Retrieval:
                 )
             return None
         began = time.perf_counter()
-        evidence = await self._evidence(query, spec, wish, min(spec.seconds, _SHARE * left))
-        decision = replace(evidence.decision, seconds=time.perf_counter() - began)
-        return replace(evidence, decision=decision)
+        found = await self._look(query, spec, wish, experts, began + _SHARE * left)
+        seconds = time.perf_counter() - began
+        if isinstance(found, Evidence):
+            return Settled(replace(found, decision=replace(found.decision, seconds=seconds)))
+        return replace(found, seconds=seconds)
 
-    async def _evidence(
-        self, query: str, spec: RetrievalSpec, wish: Wish, seconds: float
-    ) -> Evidence:
+    async def _look(
+        self, query: str, spec: RetrievalSpec, wish: Wish, experts: Sequence[str], at_most: float
+    ) -> "Weighing | Evidence":
         mode, stage = wish.mode or spec.when, "request" if wish.mode else "file"
-        stores = wish.readable(spec.stores)
+        stores, must = wish.readable(spec.stores), mode == "always"
         if mode == "never":
-            return _without("passages are not wanted", stage)
+            return Evidence.none("passages are not wanted", stage)
         if not stores:
-            return _without("the caller may read none of its stores", "request")
-        found, problems = await self._searched(stores, query, spec.k, seconds)
-        if not found:
-            return _without("; ".join(problems.values()), "failure")
-        store, why = best_store(found)
-        reason = "passages are wanted always" if mode == "always" else "no gate is trained"
-        return _with(found[store], spec.k, "; ".join(filter(None, (reason, why))), stage)
+            return Evidence.none("the caller may read none of its stores", "request")
+        until = self.searches.patience(stores, spec.seconds, at_most)
+        if spec.gate is not None and not (must and len(stores) == 1):
+            weighed = await self._weighed(query, spec, stores, experts, must, until)
+            if weighed is not None:
+                return weighed
+        searched = await self.searches.of(stores, query, spec.k, until)
+        if not searched.found:
+            return Evidence.none(searched.why_not, "failure")
+        store, why = best_store(searched.found)
+        reason = "passages are wanted always" if must else "no gate is trained"
+        decision = RetrievalDecision(store=store, k=spec.k, reason=_and(reason, why), stage=stage)
+        return Evidence.of(searched.found[store], decision)
 
-    async def _searched(
-        self, stores: Sequence[str], query: str, k: int, seconds: float
-    ) -> tuple[dict[str, Retrieved], dict[str, str]]:
-        """Search stores side by side; return what they found in time, and what kept the others."""
-        loop = asyncio.get_running_loop()
-        tasks = {
-            name: loop.run_in_executor(self.threads, self._search, name, query, k)
-            for name in stores
-        }
+    async def _weighed(
+        self,
+        query: str,
+        spec: RetrievalSpec,
+        stores: tuple[str, ...],
+        experts: Sequence[str],
+        must: bool,
+        until: float,
+    ) -> "Weighing | Evidence | None":
+        """Let the gate weigh; None where none is trained."""
+        from composer.weighing import weighed
+
         try:
-            await asyncio.wait(tasks.values(), timeout=max(0.0, seconds))
-        finally:
-            for task in tasks.values():
-                task.cancel()  # one that has begun runs on, and nobody waits for it
-        return _sorted(tasks, seconds)
-
-    def _search(self, store: str, query: str, k: int) -> Retrieved:
-        return self.searcher().search(store, query, k)
-
-
-def _sorted(
-    tasks: Mapping[str, "asyncio.Future[Retrieved]"], seconds: float
-) -> tuple[dict[str, Retrieved], dict[str, str]]:
-    found: dict[str, Retrieved] = {}
-    problems: dict[str, str] = {}
-    for name, task in tasks.items():
-        if not task.done() or task.cancelled():
-            problems[name] = f"store {name!r} was not searched within {seconds:.3g} s"
-        elif (error := task.exception()) is not None:
-            problems[name] = f"store {name!r} could not be searched ({type(error).__name__})"
-            logger.warning("store %s: %s", name, error if _is_ours(error) else type(error).__name__)
-        elif not (retrieved := task.result()).passages:
-            problems[name] = f"store {name!r} has nothing for it"
-        else:
-            found[name] = retrieved
-    return found, problems
+            gate = await self.searches.computed(partial(self.gates.of, spec), until)
+            if gate is None:
+                return None
+            return await weighed(
+                gate, query, spec, stores, experts, must=must, searches=self.searches, until=until
+            )
+        except TimeoutError:
+            return Evidence.none("the gate did not decide in time", "failure")
+        except ComposerError as error:
+            logger.error("gate %s: cannot be used: %s", spec.gate, error)
+            return Evidence.none(f"the gate cannot be used ({type(error).__name__})", "failure")
 
 
-def _is_ours(error: BaseException) -> bool:
-    return isinstance(error, ComposerError)  # ours never repeat a query; a plug-in's may
-
-
-def _with(retrieved: Retrieved, k: int, reason: str, stage: str) -> Evidence:
-    decision = RetrievalDecision(
-        store=retrieved.store,
-        k=k,
-        reason=reason,
-        stage=stage,
-        retrievers=retrieved.decision.experts,
-        found=tuple(Found(p.id, p.score) for p in retrieved.passages),
-    )
-    return Evidence(decision=decision, passages=retrieved.passages)
-
-
-def _without(reason: str, stage: str) -> Evidence:
-    return Evidence(decision=RetrievalDecision(store=None, reason=reason, stage=stage))
-
-
-def _checked(k: int) -> int:
-    if k < 1:
-        raise OptionError(f"k: {k} is below 1; use 1 or more")
-    return k
+def _and(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))

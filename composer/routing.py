@@ -2,14 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from composer.eligible import exclusions, refusal, why_not
 from composer.opened import Opened
-from composer.retrieval import Evidence
 from composer.router_names import NamedRouter, routed_compositions
 from composer.selecting import Selecting, selecting
 from composer.untrained import Load, without_router
@@ -27,6 +26,7 @@ from experts_registry.types import Embedder, Prompt
 from routers.base import Decision, Router, load_router
 from routers.building import build_router
 from routers.data import RoutingDataset
+from routers.transforms import ScoreTransform
 
 __all__ = ["AUTO", "Routing"]
 
@@ -78,7 +78,8 @@ class Routing:
         *,
         avoid: Mapping[str, str] | None = None,
         load: Callable[[str], Load] = lambda _: (0, 0),
-        evidence: Evidence | None = None,
+        sent: Prompt | None = None,
+        coupling: Sequence[ScoreTransform] = (),
     ) -> Decision:
         """Choose experts for a prompt.
 
@@ -87,7 +88,8 @@ class Routing:
             model: a composition or an expert.
             avoid: experts to choose only where there are no others, and why.
             load: of an expert: calls in flight, and calls so far.
-            evidence: what was retrieved for the prompt.
+            sent: what is paid for, where passages come before the prompt.
+            coupling: what retrieving is worth to each expert.
         """
         composition = self.composition(model)
         if composition is None:
@@ -98,7 +100,7 @@ class Routing:
         prompt = prompt.limited(max_tokens=composition.limits.max_tokens)
         specs = self._members(composition)
         limit = composition.limits.usd_per_request
-        sent = prompt if evidence is None else evidence.before(prompt)
+        sent = prompt if sent is None else sent.limited(max_tokens=prompt.sampling.max_tokens)
         excluded = exclusions(specs, prompt, usd=limit, sent=sent, avoid=avoid or {})
         if len(excluded) == len(specs):
             return self._stand_in(composition, prompt, refusal(excluded))
@@ -107,7 +109,6 @@ class Routing:
         if router is None:
             return without_router(composition, specs, excluded, sent, load)
         select = self._selecting(composition, router)
-        coupling = () if evidence is None else evidence.transforms
         decision = router.route(
             prompt.query,
             experts=list(specs),
@@ -122,22 +123,22 @@ class Routing:
         select.usage.add(dict(zip(decision.experts, shares, strict=False)))
         return decision
 
-    def can_pay(self, composition: Composition, prompt: Prompt, sent: Prompt) -> bool:
-        """Tell whether somebody may be sent this within the limit in USD, if for the prompt alone.
+    def can_pay(self, model: str, experts: Sequence[str], prompt: Prompt, sent: Prompt) -> bool:
+        """Tell whether passages leave one of these experts within the limit in USD.
 
         Args:
-            composition: whose limit and experts.
-            prompt: what is asked.
-            sent: the same after passages.
+            model: the composition whose limit it is.
+            experts: who would be sent them.
+            prompt: what is asked; who is above the limit by that alone does not count.
+            sent: the same after the passages.
         """
-        usd = composition.limits.usd_per_request
-        if usd is None:
+        composition = self.composition(model)
+        if composition is None or (usd := composition.limits.usd_per_request) is None:
             return True
-        prompt, sent = (
-            one.limited(max_tokens=composition.limits.max_tokens) for one in (prompt, sent)
-        )
-        could = [s for s in self._members(composition).values() if not why_not(s, prompt, usd)]
-        return not could or any(not why_not(s, prompt, usd, sent) for s in could)
+        most = composition.limits.max_tokens
+        alone, full = prompt.limited(max_tokens=most), sent.limited(max_tokens=most)
+        could = [s for s in map(self._registry.expert, experts) if not why_not(s, alone, usd)]
+        return not could or any(not why_not(s, alone, usd, full) for s in could)
 
     def is_quick(self, prompt: Prompt, model: str) -> bool:
         """Tell whether to decide takes less than to wake a thread for it, and waits for nobody."""

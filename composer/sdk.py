@@ -1,9 +1,8 @@
 """The Python door: `Composer` asks experts and returns answers that say how they came about."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from collections.abc import Sequence as Seq
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -12,37 +11,35 @@ from typing import Any, Self, TypeVar
 
 from composer.background import BackgroundLoop
 from composer.calling import Calling
+from composer.computing import Computing
 from composer.deadlines import deadline
 from composer.dispatch import Dispatcher, LocalDispatcher
-from composer.embedding import Texts, embedded
+from composer.drafting import Drafting
+from composer.estimates import most_read
+from composer.evidence import Mode, Wish
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
-from composer.opening import SETUP_ERRORS, blaming_setup
 from composer.plan import Plan
 from composer.planning import Planner
-from composer.retrieval import Mode, Retrieval, Searcher, Wish
-from composer.routing import Routing
+from composer.searches import Searcher
 from composer.standing import Standings
 from composer.status import ExpertStatus
-from composer.stores.retrieved import Retrieved
 from composer.strategies import Strategy
 from composer.streaming import ChunkStream, Progress, Stream, chunks_of
 from composer.trace import Answer, Ledger, Trail
-from experts_registry.errors import PluginError
 from experts_registry.plugins import load_plugin
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
-from experts_registry.types import Chunk, FloatArray, Message, Prompt, Role
+from experts_registry.types import Chunk, Message, Prompt
 from routers.base import Decision
 
 __all__ = ["Composer"]
 
 T = TypeVar("T")
-_THREADS = 8  # that embed or rank texts at once; a model takes its batches one by one
 Text = str | Seq[Message | Mapping[str, Any]] | Prompt
 
 
-class Composer:
+class Composer(Computing):
     """Ask a registry of experts as if they were one.
 
     Every verb has an async twin (``aquery``, ``astream``, ``aroute``, ``aexplain``,
@@ -65,22 +62,15 @@ class Composer:
         dispatcher: Dispatcher | None = None,
         searcher: Searcher | None = None,
     ) -> None:
-        self.registry = registry
+        super().__init__(registry, searcher=searcher)
         self.dispatcher: Dispatcher = dispatcher or LocalDispatcher(registry.llms)
         self._standings = Standings(registry.llms)
-        self._routing = Routing(registry)
         self._feedback = FeedbackDesk(registry)
         exploration = Exploration(registry, lambda: self._feedback.store)
-        self._loop = BackgroundLoop()
-        # Of their own: long texts must not take the threads that decisions are made in.
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="retriever")
-        self._searcher = searcher
-        self._retrieval = Retrieval(
-            registry=registry, searcher=self._searching, threads=self._threads
-        )
         self._planner = Planner(
             registry, self._routing, exploration, self._standings, self._retrieval
         )
+        self._loop = BackgroundLoop()
 
     @classmethod
     def load(cls, path: str | Path, *, workers: bool = False) -> Self:
@@ -114,6 +104,7 @@ class Composer:
         if before is not None:
             composer._feedback.join(before._feedback)
             composer._standings.join(before._standings)
+            composer._share_stores(before)
         return composer
 
     # -- choose ---------------------------------------------------------------------------------
@@ -175,6 +166,11 @@ class Composer:
         if composition is None:
             return prompt
         return prompt.limited(max_tokens=composition.limits.max_tokens)
+
+    def most_read(self, model: str) -> int:
+        """Return the most tokens of passages that come before a question to a model."""
+        composition = self._routing.composition(model)
+        return 0 if composition is None else most_read(composition.retrieval, self.registry.stores)
 
     # -- ask ------------------------------------------------------------------------------------
 
@@ -239,70 +235,6 @@ class Composer:
         """Answer a query piece by piece; iterate over the result with ``for``."""
         return self.astream(text_or_messages, model=model, **how)
 
-    # -- retrieve -------------------------------------------------------------------------------
-
-    def retrieve(
-        self,
-        query: str,
-        k: int | None = None,
-        *,
-        store: str | None = None,
-        retriever: str | None = None,
-        stores: Collection[str] | None = None,
-    ) -> Retrieved:
-        """Search for passages, without asking an expert.
-
-        Args:
-            query: what to find.
-            k: how many passages; 5 by default.
-            store: where; by default the one of all stores that fits the query best.
-            retriever: who searches; by default the one that the store's router chooses.
-            stores: those that the caller may read; by default all.
-
-        Raises:
-            PromptError: the query is empty.
-            UnknownNameError: no store that may be read, or no retriever of it, has that name.
-            RegistryError: the file has no store.
-            ArtefactError: the store is not built, or not for this retriever.
-        """
-        text = Prompt.of(query).query
-        return self._retrieval.search(text, k, store=store, retriever=retriever, stores=stores)
-
-    async def aretrieve(self, query: str, k: int | None = None, **where: Any) -> Retrieved:
-        """Async twin of `retrieve`: it is searched in a thread."""
-        return await self._computed(partial(self.retrieve, query, k, **where))
-
-    # -- embed ----------------------------------------------------------------------------------
-
-    def embed(
-        self, texts: Texts, *, model: str, role: Role = "passage", dimensions: int | None = None
-    ) -> FloatArray:
-        """Return one unit float32 row per text, or per list of tokens, (n, d), from a retriever.
-
-        Raises:
-            UnknownNameError: no retriever is called ``model``.
-            OffersError: it has no tokenizer, or no vectors of so few ``dimensions``.
-        """
-        embedder = self._routing.opened.embedder(model)
-        with blaming_setup(model, SETUP_ERRORS):
-            return embedded(embedder, model, texts, role=role, dimensions=dimensions)
-
-    async def aembed(self, texts: Texts, *, model: str, **how: Any) -> FloatArray:
-        """Async twin of `embed`: the retriever computes in a thread."""
-        return await self._computed(partial(self.embed, texts, model=model, **how))
-
-    def relevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
-        """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
-
-        Raises:
-            UnknownNameError: no reranker and no retriever is called ``model``.
-        """
-        return self._routing.opened.relevance(query, texts, model=model)
-
-    async def arelevance(self, query: str, texts: Seq[str], *, model: str) -> FloatArray:
-        """Async twin of `relevance`: the model computes in a thread."""
-        return await self._computed(partial(self.relevance, query, texts, model=model))
-
     # -- learn ----------------------------------------------------------------------------------
 
     def feedback(self, answer: Answer | str, quality: float, *, grader: str = "user") -> Feedback:
@@ -332,8 +264,11 @@ class Composer:
     async def _begin(
         self, prompt: Prompt, model: str, wish: Wish, trail: Trail | None
     ) -> tuple[Plan, Calling]:
-        plan = await self._planner.plan(prompt, model, wish)
-        ledger = Ledger(self.registry, plan.prompt.query, plan.model)
+        composition = self._routing.composition(model)
+        named = model if composition is None else composition.name
+        ledger = Ledger(self.registry, prompt.query, named)
+        drafting = partial(Drafting, prompt, ledger, trail, self.dispatcher, self._standings)
+        plan = await self._planner.plan(prompt, model, wish, drafting)
         if trail is not None:
             trail.note(plan.began, plan.decision, ledger)
         return plan, Calling(plan, ledger, self.dispatcher, self._standings)
@@ -353,14 +288,6 @@ class Composer:
             async for chunk in chunks:
                 yield chunk
 
-    def _searching(self) -> Searcher:
-        if self._searcher is None:
-            raise PluginError("stores: searching them is not available in this version")
-        return self._searcher
-
-    async def _computed(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
     def run(self, coroutine: Awaitable[T]) -> T:
         """Wait for a coroutine on the loop of the plain verbs, such as ``dispatcher.load``."""
         try:
@@ -377,8 +304,7 @@ class Composer:
         try:
             await self.dispatcher.aclose()
         finally:
-            self._threads.shutdown(wait=False)
-            self._routing.close()
+            self._stop_computing()
             self._feedback.close()
             await asyncio.to_thread(self._loop.stop)
 
@@ -388,8 +314,7 @@ class Composer:
             if not self._loop.is_stopped:
                 self._loop.run(self.dispatcher.aclose())
         finally:
-            self._threads.shutdown(wait=False)
-            self._routing.close()
+            self._stop_computing()
             self._feedback.close()
             self._loop.stop()
 

@@ -27,7 +27,7 @@ class IndexSpec(Frozen):
     clusters: int | None = Field(None, ge=1, description="Of ivf and pq; by default by size.")
     probes: int | None = Field(None, ge=1, description="Clusters that a search of ivf or pq reads.")
     links: int = Field(32, ge=4, le=128, description="Of a vector in hnsw.")
-    effort: int = Field(64, ge=1, le=4096, description="Vectors that a search of hnsw keeps.")
+    effort: int = Field(128, ge=1, le=4096, description="Vectors that a search of hnsw keeps.")
 
 
 class StoreSpec(Frozen):

@@ -15,7 +15,14 @@ from experts_registry.types import Embedder, FloatArray
 if TYPE_CHECKING:
     from routers.base import Router
 
-__all__ = ["FORMAT", "load_router", "read_artefact", "save_router", "write_artefact"]
+__all__ = [
+    "FORMAT",
+    "load_router",
+    "read_artefact",
+    "replace_file",
+    "save_router",
+    "write_artefact",
+]
 
 FORMAT = 3
 
@@ -29,8 +36,8 @@ def write_artefact(
     folder.mkdir(parents=True, exist_ok=True)
     content = save(dict(state))
     header = {"format": FORMAT, "state": sha256(content).hexdigest(), **header}
-    _replace(folder / "state.safetensors", content)
-    _replace(folder / "router.json", json.dumps(header, indent=2).encode())
+    replace_file(folder / "state.safetensors", content)
+    replace_file(folder / "router.json", json.dumps(header, indent=2).encode())
 
 
 def read_artefact(folder: Path) -> tuple[dict[str, Any], dict[str, FloatArray]]:
@@ -125,7 +132,7 @@ def _rebuild(
     return router
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experts_registry.errors import DataError
+from routers.draft import SIGNALS
 
 __all__ = ["outcome_schema", "read_outcomes", "read_table", "write_outcomes", "write_table"]
 
@@ -38,6 +39,13 @@ def outcome_schema() -> pa.Schema:
             pa.field("response", text),
             pa.field("error", text),
             pa.field("cell", text),  # digest of what produced the row, so that a run can resume
+            # Of an arm with a store: what was put before the question, and how similar the best
+            # passages are to it, best first.
+            pa.field("passages", pa.list_(text)),
+            pa.field("similarity", pa.list_(number)),
+            pa.field("margin", number),  # by which the retriever that was chosen leads the next
+            # Of an arm without a store whose expert tells log-probabilities, see `routers.draft`.
+            pa.field("draft", pa.struct([pa.field(name, number) for name in SIGNALS])),
         ]
     )
 

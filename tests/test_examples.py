@@ -19,6 +19,7 @@ SAYS = {
         "one| two| three|",
         "edited: Bonjour",
     ],
+    "09_retrieve": ["keys.md", "From noon to two [1].", "[1] is canteen.md", "without: 0 passages"],
     "08_resilience": [
         "auto: first ExpertUnavailableError",
         "breaker of first: open",

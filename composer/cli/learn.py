@@ -39,17 +39,33 @@ def collect(
     ] = None,
     workers: Workers = True,
     concurrency: Annotated[int, typer.Option(help="Calls in flight per expert.", min=1)] = 8,
+    with_and_without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with-and-without",
+            help="Ask also with passages of this store; repeatable. 'gate train' learns from it.",
+        ),
+    ] = None,
+    passages: Annotated[int, typer.Option(help="Passages of a store per query.", min=1)] = 3,
     json: Json = False,
 ) -> None:
     """Ask every expert every query, grade the answers, record quality and cost.
 
     Finished cells are kept at once: after a kill, the same command goes on where it stopped.
+
+    With --with-and-without STORE, every query is asked once as it is and once
+    behind the passages that a search of the store finds. The outcomes are
+    named EXPERT and EXPERT+STORE, and a retrieval gate learns from them:
+
+    expert-composer collect --with-and-without handbook --passages 2
+
+    expert-composer gate train outcomes.parquet
     """
     from composer.measuring import measure
 
     run = measure(
         registry, queries, out, only=expert or (), workers=workers, concurrency=concurrency,
-        quiet=json,
+        quiet=json, stores=with_and_without or (), k=passages,
     )  # fmt: skip
     try:
         summary = asyncio.run(run)
@@ -64,7 +80,8 @@ def collect(
         for name, error in summary.errors.items():
             typer.echo(f"{name}: {error}", err=True)
         if not summary.given_up:
-            say(f"next: expert-composer train --outcomes {out}")
+            then = "gate train" if with_and_without else "train --outcomes"
+            say(f"next: expert-composer {then} {out}")
     if summary.given_up:
         raise typer.Exit(1)
 

@@ -14,6 +14,7 @@ from composer.cli import (
     ask,
     experts,
     feedback,
+    gate,
     importing,
     keys,
     learn,
@@ -21,6 +22,7 @@ from composer.cli import (
     retrieve,
     serve,
     show,
+    store,
     threshold,
 )
 from composer.cli.output import error_json, print_json
@@ -41,11 +43,13 @@ app.command()(show.validate)
 app.command()(show.schema)
 app.command("import-litellm")(importing.import_litellm)
 app.add_typer(experts.app, name="experts")
+app.add_typer(store.app, name="store")
 app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)
 app.command()(learn.adopt)
 app.command()(threshold.threshold)
+app.add_typer(gate.app, name="gate")
 app.add_typer(feedback.app, name="feedback")
 app.command()(feedback.retrain)
 app.command()(ask.route)

@@ -65,7 +65,8 @@ class Visit:
             return
         self.key.require_model(granted)  # before it is looked up: names are nobody's business
         specs = composer.candidates(model)
-        calls = [_most(specs, composer.limited(prompt, model)) for prompt in prompts]
+        read = composer.most_read(model)
+        calls = [_most(specs, composer.limited(prompt, model), read) for prompt in prompts]
         self._reservation = await self.access.admission.areserve(
             self.key,
             model=granted,
@@ -203,9 +204,9 @@ def _status(error: BaseException | None) -> int:
     return HUNG_UP if is_gone else 500
 
 
-def _most(specs: Sequence[ExpertSpec], prompt: Prompt) -> tuple[int, float]:
+def _most(specs: Sequence[ExpertSpec], prompt: Prompt, passages: int) -> tuple[int, float]:
     """Return the most tokens and USD that one call to any of these experts may take."""
-    calls = [(spec.price, most(spec, prompt)) for spec in specs]
+    calls = [(spec.price, most(spec, prompt, passages=passages)) for spec in specs]
     return (
         max(usage.total_tokens for _, usage in calls),
         max(price.cost(usage.prompt_tokens, usage.completion_tokens) for price, usage in calls),

@@ -10,7 +10,7 @@ from composer.stores.document import Document
 from composer.stores.json_documents import json_documents
 from experts_registry.errors import DataError
 
-__all__ = ["Document", "documents"]
+__all__ = ["Document", "documents", "file_documents", "source_files"]
 
 _JSON = (".jsonl", ".jsonl.gz")
 _MARKDOWN = (".md", ".markdown")
@@ -30,19 +30,37 @@ def documents(path: Path, *, skipped: Counter[str] | None = None) -> Iterator[Do
         DataError: something cannot be read; names the file, and the line or byte.
     """
     skipped = Counter() if skipped is None else skipped
+    for file, name in source_files(path, skipped):
+        yield from file_documents(file, name, skipped)
+
+
+def source_files(
+    path: Path, skipped: Counter[str], *, but: Path | None = None
+) -> Iterator[tuple[Path, str]]:
+    """Yield each file that is read, and its name in the store, in a stable order.
+
+    Args:
+        path: a file or a folder.
+        skipped: counts what is left out, by the reason.
+        but: a folder that is left out: the store's own, where it lies among its documents.
+
+    Raises:
+        DataError: there is none, or one that is named is of a kind that is not read.
+    """
     if path.is_dir():
-        for file in _files(path, skipped):
-            yield from _documents(file, file.relative_to(path).as_posix(), skipped)
+        yield from _in_folder(path, skipped, but)
     elif not path.exists():
         raise DataError(f"{path}: is not there; name a JSONL file or a folder of documents")
     elif not path.name.lower().endswith(_READ):
         raise DataError(f"{path}: cannot be read; use one of {', '.join(_READ)}, or a folder")
     else:
-        yield from _documents(path, path.name, skipped)
+        yield path, path.name
 
 
-def _files(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+def _in_folder(folder: Path, skipped: Counter[str], but: Path | None) -> Iterator[tuple[Path, str]]:
     for file in sorted(folder.rglob("*"), key=lambda f: f.relative_to(folder).parts):
+        if but is not None and but in file.absolute().parents:
+            continue
         if not file.is_file() or any(p.startswith(".") for p in file.relative_to(folder).parts):
             continue
         if not file.name.lower().endswith(_READ):
@@ -50,7 +68,7 @@ def _files(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
         elif _is_beside_corpus(file):
             skipped["files of queries beside a corpus"] += 1
         else:
-            yield file
+            yield file, file.relative_to(folder).as_posix()
 
 
 def _is_beside_corpus(file: Path) -> bool:
@@ -59,7 +77,12 @@ def _is_beside_corpus(file: Path) -> bool:
     return is_queries and any(file.with_name(f"corpus{end}").exists() for end in _JSON)
 
 
-def _documents(file: Path, name: str, skipped: Counter[str]) -> Iterator[Document]:
+def file_documents(file: Path, name: str, skipped: Counter[str]) -> Iterator[Document]:
+    """Yield the documents of one file, which is called ``name`` in the store.
+
+    Raises:
+        DataError: it cannot be read; names the file, and the line or byte.
+    """
     kind = file.name.lower()
     if kind.endswith(_JSON):
         yield from json_documents(file, skipped)

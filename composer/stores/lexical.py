@@ -5,6 +5,7 @@ https://doi.org/10.1561/1500000019, in the form that Lucene computes, with the c
 BEIR's baselines use.
 """
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -51,6 +52,7 @@ class Lexical:
         ]
         if not rows:
             raise DataError(f"{folder}: no text to index; add a passage")
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it turns its own debugging on
         index = bm25s.BM25(k1=_K1, b=_B, method="lucene", backend="numpy")
         index.index((rows, vocabulary), show_progress=False)
         index.save(folder, show_progress=False)

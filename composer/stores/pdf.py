@@ -1,5 +1,6 @@
 """Read the text of a PDF."""
 
+import logging
 import zlib
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def pdf_text(path: Path) -> str:
     Raises:
         DataError: it is not a PDF, is damaged, or cannot be opened without a password.
     """
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns without naming the file
     try:
         with PdfReader(path) as reader:
             if reader.is_encrypted and not reader.decrypt(""):

@@ -26,3 +26,9 @@ class Retrieved:
     decision: Decision
     seconds: float = 0.0
     similarity: tuple[float, ...] = ()
+
+    @property
+    def margin(self) -> float | None:
+        """By how much the retriever that was chosen leads the next; None where there is one."""
+        asked = [c.quality for c in self.decision.candidates if not c.excluded]
+        return asked[0] - asked[1] if len(asked) > 1 else None

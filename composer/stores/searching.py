@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -46,6 +47,20 @@ class Searching:
         self._lock = threading.Lock()
         self._choosing = Choosing(registry, self._encoder)
 
+    def join(self, older: "Searching") -> None:
+        """Share the stores that an older edition has open, where the edit did not change them."""
+        with older._lock:
+            held = dict(older._stores)
+        same = {n: one for n, one in held.items() if self._place(n) == older._place(n)}
+        with self._lock:
+            self._stores = same | self._stores
+
+    def close(self) -> None:
+        """Let go of the stores; they are freed with whoever else holds them."""
+        with self._lock:
+            self._stores = {}
+            self._encoders = {}
+
     def search(self, store: str, query: str, k: int, *, retriever: str | None = None) -> Retrieved:
         """Find passages for a query.
 
@@ -83,6 +98,10 @@ class Searching:
             seconds=time.perf_counter() - started,
             similarity=similarity,
         )
+
+    def _place(self, name: str) -> tuple[StoreSpec, Path] | None:
+        spec = self._registry.stores.get(name)
+        return None if spec is None else (spec, self._registry.store_folder(name))
 
     def _store(self, spec: StoreSpec) -> Store:
         folder = self._registry.store_folder(spec.name)

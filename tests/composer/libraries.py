@@ -63,12 +63,12 @@ class Shelf:
     ) -> None:
         spec = ExpertSpec(name="words", kind="retriever", backend="hashing", model="hashing")
         self._encoder = HashingEmbedder(spec)
-        self._texts, self._broken, self._delay = texts, broken, delay
+        self._texts, self._broken, self.delay = texts, broken, delay
         self.searched: list[str] = []
 
     def search(self, store: str, query: str, k: int, *, retriever: str | None = None) -> Retrieved:
         """Return the nearest passages."""
-        time.sleep(self._delay)
+        time.sleep(self.delay)
         self.searched.append(store)
         if retriever not in (None, "words"):
             raise unknown_name("retriever", str(retriever), ["words"])

@@ -1,7 +1,13 @@
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 
 from composer.opened import Opened
+from composer.progress import steps
+from composer.stores.gathering import Change
+from composer.stores.of_registry import build_store
 from experts_registry.registry import Registry
 from routers.data import RoutingDataset
 from routers.knn import KNNRouter
@@ -54,3 +60,18 @@ def train(registry, opened):
         return router.save(registry().resolve(folder))
 
     return fit
+
+
+@pytest.fixture
+def build():
+    """Return what builds every store of a registry from texts by their ids."""
+
+    def of(registry, texts):
+        for name, spec in registry.stores.items():
+            source = registry.resolve(spec.passages)
+            rows = [json.dumps({"id": key, "text": text}) for key, text in texts.items()]
+            source.write_text("\n".join(rows))
+            quiet = partial(steps, quiet=True)
+            build_store(registry, name, Change(), workers=False, steps=quiet)
+
+    return of

@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def test_texts_without_any_word_can_be_indexed(tmp_path):
     lexical = Lexical.build(["!", ""], tmp_path)
     assert len(lexical) == 2
     assert len(lexical.search("word", 2)[0]) == 0
+
+
+def test_building_says_nothing(tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG):
+        Lexical.build(TEXTS, tmp_path)
+    assert caplog.records == []
 
 
 def test_no_text_is_an_error(tmp_path):

@@ -1,0 +1,1 @@
+"""The parts of the retrieval gate: what it reads, learns, is judged by, and is compared with."""
