@@ -11,7 +11,7 @@ from experts_registry.passages import Passage
 from experts_registry.types import Prompt
 from routers.arms import Found, RetrievalDecision
 
-__all__ = ["Evidence", "Mode", "Wish", "failed"]
+__all__ = ["MODES", "Evidence", "Mode", "Wish", "failed"]
 
 Mode = Literal["auto", "never", "always"]
 MODES: tuple[Mode, ...] = ("auto", "never", "always")

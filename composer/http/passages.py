@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from composer.evidence import MODES, Mode, Wish
 from composer.http.errors import ApiError
 from composer.http.fields import Body, bad
 from composer.keys import Key
-from composer.evidence import MODES, Mode, Wish
 from composer.trace import Answer
 from experts_registry.errors import nearest
 from experts_registry.passages import Passage
