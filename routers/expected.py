@@ -21,6 +21,7 @@ __all__ = ["Expectation"]
 
 IntArray = NDArray[np.integer[Any]]
 _PREFIX = "expected."
+_SHRINKAGE = 4.0  # pseudo-answers: every retriever is scored on every query, few are borrowed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +46,7 @@ class Expectation:
     ) -> "Expectation":
         """Learn from unit rows x (n, d), outcomes (n, m) and the collection of each row."""
         names, label = np.unique(group, return_inverse=True)
-        table = fit_table(quality, label, len(names))
+        table = fit_table(quality, label, len(names), shrinkage=_SHRINKAGE)
         held = np.zeros((len(x), len(names)))
         for f in np.unique(fold):
             rows = fold == f
