@@ -20,6 +20,7 @@ from composer.cli import (
     logs,
     serve,
     show,
+    store,
     threshold,
 )
 from composer.cli.output import error_json, print_json
@@ -40,6 +41,7 @@ app.command()(show.validate)
 app.command()(show.schema)
 app.command("import-litellm")(importing.import_litellm)
 app.add_typer(experts.app, name="experts")
+app.add_typer(store.app, name="store")
 app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)
