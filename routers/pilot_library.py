@@ -123,7 +123,7 @@ def winners(quality: FloatArray, *, first_wins: bool = False) -> FloatArray:
         first = np.zeros(best.shape)
         first[np.arange(len(best)), best.argmax(axis=1)] = 1
         return np.where(known.any(axis=1, keepdims=True), first, 0)
-    decided = (best.sum(axis=1) < known.sum(axis=1))[:, None]
+    decided = np.less(best.sum(axis=1, keepdims=True), known.sum(axis=1, keepdims=True))
     share: FloatArray = np.where(decided, best / np.maximum(best.sum(axis=1, keepdims=True), 1), 0)
     return share
 
@@ -134,10 +134,8 @@ def _of_group(
     rows = np.flatnonzero(group == g)
     own, x = quality[rows], x[rows]
     share = winners(own, first_wins=building.first_wins)
-    decided = share.any(axis=1)
-    share = (1 - building.rho) * share + building.rho * decided[:, None] * _best(
-        own, building.general
-    )
+    decided = np.any(share, axis=1, keepdims=True)
+    share = (1 - building.rho) * share + building.rho * decided * _best(own, building.general)
     least = 1e-9 if building.first_wins else max(building.min_group, _LEAST_SHARE * len(rows))
     for m in np.flatnonzero(share.sum(axis=0) >= least).tolist():
         weight = share[:, m]
@@ -150,17 +148,17 @@ def _of_group(
 
 def _best(quality: FloatArray, general: int) -> FloatArray:
     """Return who is best on the queries (n, m) as a whole (m,), in parts where some are tied."""
-    lead = quality - quality[:, general, None]
+    lead: FloatArray = quality - quality[:, general, None]
     if np.isnan(lead).all():  # the general one was not scored on them
-        lead = quality - 0.0
+        lead = quality
     known = ~np.isnan(lead)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, lead, 0).sum(axis=0, dtype=np.float64) / count
     apart = np.where(known, lead - mean, 0)
     error = np.sqrt((apart**2).sum(axis=0) / count / count)
-    mean = np.where(known.any(axis=0) & (mean >= error), mean, -np.inf)
-    best = mean == mean.max()
-    return best / best.sum()
+    sure = np.where(known.any(axis=0) & (mean >= error), mean, -np.inf)
+    best = np.equal(sure, sure.max())
+    return np.asarray(best / best.sum(), dtype=np.float64)
 
 
 def _lead(quality: FloatArray, m: int) -> FloatArray:

@@ -98,8 +98,8 @@ def fit_reading(
         general: column of the retriever that is asked in doubt.
         fallback: whether it ever is.
     """
-    decided = winners(data.quality).any(axis=1)
-    best = np.where(decided[:, None], data.quality, np.nan)  # where all tie, nobody is the best
+    decided = np.any(winners(data.quality), axis=1, keepdims=True)
+    best = np.where(decided, data.quality, np.nan)  # where all tie, nobody is the best
     temperature = fit_temperature_of_best(similarity, best)
     tau = _tau((similarity, away), data, general) if fallback else 0.0
     return Reading(temperature=temperature, tau=tau, slope=_slope(similarity, data.quality))
