@@ -6,7 +6,5 @@ __all__ = ["indexed_text"]
 
 
 def indexed_text(passage: Passage) -> str:
-    """Return its title and text; a title that the text begins with is not said twice."""
-    if passage.text.lstrip("# \t").startswith(passage.title):
-        return passage.text
-    return f"{passage.title} {passage.text}"
+    """Return its title and text, as retrievers are trained and judged on."""
+    return f"{passage.title} {passage.text}".strip()
