@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import faiss
 import numpy as np
 
+from composer.stores.disk import file_digest
 from experts_registry.index import VectorIndex
 from experts_registry.retrieval_schema import IndexSpec
 from experts_registry.types import FloatArray
@@ -74,7 +75,8 @@ def grown(x: FloatArray, passages: int, queries: int) -> tuple[FloatArray, Float
 def measure(x: FloatArray, queries: FloatArray, kinds: Sequence[str] = KINDS) -> list[Measured]:
     """Build every kind, write and map it as a store does, and let the queries take turns."""
     with TemporaryDirectory() as folder:
-        built = [_built(x, kind, Path(folder)) for kind in kinds]
+        saved = [_saved(x, kind, Path(folder)) for kind in kinds]
+        built = [_opened(*one) for one in saved]
         for query in queries:
             for one in built:
                 began = time.perf_counter()
@@ -90,15 +92,21 @@ def recall(one: Measured, flat: Measured) -> float:
     return float(np.mean([len(a & b) / len(b) for a, b in pairs]))
 
 
-def _built(x: FloatArray, kind: str, folder: Path) -> Measured:
+def _saved(x: FloatArray, kind: str, folder: Path) -> tuple[str, str, Path, float]:
+    """Build an index and write it; return its name, type, file and seconds."""
     began = time.perf_counter()
     index = VectorIndex.build(x, IndexSpec(type=kind))
     seconds = time.perf_counter() - began
-    path = folder / kind
-    index.save(path)
+    index.save(folder / kind)
     name = f"{kind} ({index.type})" if kind == "auto" else kind
-    opened = VectorIndex.open(path, type=index.type)
-    return Measured(name, opened, seconds, path.stat().st_size / 2**20)
+    return name, index.type, folder / kind, seconds
+
+
+def _opened(name: str, kind: str, path: Path, built: float) -> Measured:
+    """Map an index as a store does, which first reads the file to compare it with its digest."""
+    file_digest(path)
+    index = VectorIndex.open(path, type=kind)
+    return Measured(name, index, built, path.stat().st_size / 2**20)
 
 
 def _unit(x: FloatArray) -> FloatArray:
@@ -113,13 +121,14 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=384, help="of made-up vectors")
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--vectors", type=Path, help="real ones, an array in a .npy file")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS[1:]), help="besides flat")
     options = parser.parse_args()
     if options.vectors:
         x, queries = grown(np.load(options.vectors), options.passages, options.queries)
     else:
         x, queries = made_up(options.passages, options.queries, options.dimensions)
     print(f"{len(x):,} vectors of {x.shape[1]}, faiss {faiss.__version__}, {os.cpu_count()} cores")
-    measured = measure(x, queries)
+    measured = measure(x, queries, ["flat", *options.kinds])
     flat = measured[0]
     print("| index | build s | MiB | ms a query (p95) | of flat | recall@10 |")
     print("|---|---|---|---|---|---|")
@@ -130,8 +139,10 @@ def main() -> None:
             f"| {one.milliseconds:.2f} ({p95:.2f}) | {one.milliseconds / flat.milliseconds:.3f} "
             f"| {recall(one, flat):.3f} |"
         )
-    auto = measured[1].milliseconds
-    print(f"auto: {auto:.2f} ms a query, {'below' if auto < TARGET else 'ABOVE'} {TARGET:g} ms")
+    for one in measured:
+        if one.name.startswith("auto"):
+            is_met = "below" if one.milliseconds < TARGET else "ABOVE"
+            print(f"auto: {one.milliseconds:.2f} ms a query, {is_met} {TARGET:g} ms")
 
 
 if __name__ == "__main__":
