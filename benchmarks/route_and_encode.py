@@ -14,12 +14,11 @@ import gzip
 import importlib
 import json
 import os
-import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from experts_registry.types import Embedder, FloatArray
 
 PILOTS = 8  # centroids of a domain
 BATCHES = (1, 32)
+ALONE = "one encoder"
 MOST = 200  # queries of a split of a domain
 ATTENTION = ("query", "key", "value", "attention.output.dense", "q", "k", "v", "o", "attn.o")
 SAMPLE = {
@@ -62,14 +62,15 @@ class Way:
     """A way to choose an expert, and what it costs to route and encode.
 
     Args:
-        name: of the encoder that routes, or None where one encoder is used alone.
-        ms: CPU milliseconds a query, by batch size.
-        accuracy: share of a domain's test queries that are recognised as its own, the mean of the
-            domains; by the nearest mean and by the nearest pilot.
+        name: of the encoder that routes, or of what is used alone.
+        ms: CPU milliseconds a query, by batch size: the median.
+        ratio: to one encoder on the same batch, by batch size: the median.
+        accuracy: what `accuracy` returns.
     """
 
     name: str
     ms: Mapping[int, float]
+    ratio: Mapping[int, float]
     accuracy: tuple[float, float] | None = None
 
 
@@ -86,15 +87,14 @@ def main() -> None:
         adapters = [_adapter(base, Path(folder), i) for i in range(len(used))]
         experts = [_embedder(base, adapter=f"path:{path}") for path in adapters]
         routing = _routing(base)
-        pilots = {name: _pilots(e, used) for name, e in routing.items()}
+        pilots = {name: pilots_of(e, used) for name, e in routing.items()}
         ways = _costs(_embedder(base), experts, routing, pilots, used, asked.rounds)
     if domains:
-        scores = {name: _accuracy(e, domains, pilots[name]) for name, e in routing.items()}
-        ways = [Way(way.name, way.ms, scores.get(way.name)) for way in ways]
+        scores = {name: accuracy(e, domains, pilots[name]) for name, e in routing.items()}
+        ways = [replace(way, accuracy=scores.get(way.name)) for way in ways]
     _print(ways)
     if asked.json:
-        found = [{"name": w.name, "ms": w.ms, "accuracy": w.accuracy} for w in ways]
-        asked.json.write_text(json.dumps(found, indent=1))
+        asked.json.write_text(json.dumps([asdict(way) for way in ways], indent=1))
 
 
 def _arguments() -> argparse.Namespace:
@@ -148,7 +148,7 @@ def _adapter(base: ExpertSpec, folder: Path, seed: int) -> Path:
     return folder / str(seed)
 
 
-def _pilots(embedder: Embedder, domains: Sequence[Domain]) -> list[FloatArray]:
+def pilots_of(embedder: Embedder, domains: Sequence[Domain]) -> list[FloatArray]:
     """Return (pilots, d) unit rows of each domain; the first is its mean."""
     found = []
     for domain in domains:
@@ -166,9 +166,13 @@ def _nearest(x: FloatArray, pilots: Sequence[FloatArray]) -> FloatArray:
     return nearest
 
 
-def _accuracy(
+def accuracy(
     embedder: Embedder, domains: Sequence[Domain], pilots: Sequence[FloatArray]
 ) -> tuple[float, float]:
+    """Return the mean share of a domain's test queries that are nearest to its own vectors.
+
+    The first is by the nearest mean of a domain, the second by the nearest pilot.
+    """
     ways = ([rows[:1] for rows in pilots], [rows[1:] for rows in pilots])
     test = [embedder.embed(domain.test, role="query") for domain in domains]
     by_mean, by_pilot = (
@@ -195,23 +199,30 @@ def _costs(
         return run
 
     ways: dict[str, Callable[[list[str]], object]] = {
-        "one encoder": lambda texts: base.embed(texts, role="query"),
+        ALONE: lambda texts: base.embed(texts, role="query"),
         "one adapter": lambda texts: experts[0].embed(texts, role="query"),
         **{name: routed(name) for name in routing},
     }
     queries = [text for domain in domains for text in domain.test]
     order = np.random.default_rng(1)
-    ms = {}
+    spent = {}
     for size in BATCHES:
         batches = [[queries[i] for i in order.integers(len(queries), size=size)] for _ in range(64)]
-        ms[size] = _medians(ways, batches, max(5, rounds // (1 if size == 1 else 6)))
-    return [Way(name, {size: ms[size][name] for size in BATCHES}) for name in ways]
+        spent[size] = _spent(ways, batches, rounds if size == 1 else max(3, rounds // 3))
+    return [
+        Way(
+            name,
+            {size: float(np.median(spent[size][name])) for size in BATCHES},
+            {size: float(np.median(spent[size][name] / spent[size][ALONE])) for size in BATCHES},
+        )
+        for name in ways
+    ]
 
 
-def _medians(
+def _spent(
     ways: Mapping[str, Callable[[list[str]], object]], batches: Sequence[list[str]], rounds: int
-) -> dict[str, float]:
-    """Return CPU milliseconds a query of each way, all measured in turn on the same batches."""
+) -> dict[str, FloatArray]:
+    """Return CPU milliseconds a query of each way, (rounds,), measured in turn on each batch."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(-3, rounds):  # the first few warm up
         texts = batches[i % len(batches)]
@@ -219,15 +230,14 @@ def _medians(
             start = time.process_time()
             run(texts)
             spent[name] += [1000 * (time.process_time() - start) / len(texts)] if i >= 0 else []
-    return {name: statistics.median(times) for name, times in spent.items()}
+    return {name: np.array(times) for name, times in spent.items()}
 
 
 def _print(ways: Sequence[Way]) -> None:
     print("| routed by | ms, batch 1 | ratio | ms, batch 32 | ratio | nearest mean | pilots |")
     print("|---|---|---|---|---|---|---|")
-    one = ways[0].ms
     for way in ways:
-        cells = [f"{way.ms[s]:.2f} | {way.ms[s] / one[s]:.2f}" for s in BATCHES]
+        cells = [f"{way.ms[s]:.2f} | {way.ratio[s]:.2f}" for s in BATCHES]
         known = [f"{share:.1%}" for share in way.accuracy] if way.accuracy else ["", ""]
         print(f"| {' | '.join([way.name, *cells, *known])} |")
 
