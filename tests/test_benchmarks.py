@@ -27,7 +27,10 @@ from peers.method import BestSingle, CategoryTable, Queries, cheapest_best
 from peers.routerbench import RouterBenchKNN
 from peers.tables import load_table, price_costs
 from reloads import measure as measure_reloads
+from route_and_encode import Domain, accuracy, pilots_of
 
+from experts_registry.backends.hashing import HashingEmbedder
+from experts_registry.schema import ExpertSpec
 from routers.data import RoutingDataset
 
 SHARED = Path(os.environ.get("EXPERT_COMPOSER_SHARED", Path(__file__).parents[2] / "shared/data"))
@@ -322,3 +325,20 @@ def test_expert_retrievers_runs_on_any_folders_of_the_layout(tmp_path):
     names = [system["name"] for system in found["report"]["systems"]]
     assert names[:4] == ["general", "one", "two", "routed"]
     assert [row["domain"] for row in found["unknown"]] == ["one", "two"]
+
+
+def test_domains_of_other_words_are_told_apart_and_shuffled_ones_are_not():
+    rng = np.random.default_rng(0)
+    words = [[f"{a}{b}{c}" for b in "aeiou" for c in "klmnprst"] for a in "bdfg"]
+    texts = [[" ".join(rng.choice(w, size=6)) for _ in range(60)] for w in words]
+    mixed = np.array(texts).ravel()[rng.permutation(240)].reshape(4, 60).tolist()
+    encoder = HashingEmbedder(
+        ExpertSpec(name="h", kind="retriever", backend="hashing", model="hashing")
+    )
+
+    def shares(rows):
+        domains = [Domain(str(i), row[:40], row[40:]) for i, row in enumerate(rows)]
+        return accuracy(encoder, domains, pilots_of(encoder, domains))
+
+    assert min(shares(texts)) > 0.95
+    assert max(shares(mixed)) < 0.5
