@@ -18,6 +18,7 @@ from composer.cli import (
     keys,
     learn,
     logs,
+    retrievers,
     serve,
     show,
     threshold,
@@ -40,6 +41,7 @@ app.command()(show.validate)
 app.command()(show.schema)
 app.command("import-litellm")(importing.import_litellm)
 app.add_typer(experts.app, name="experts")
+app.add_typer(retrievers.app, name="retrievers")
 app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)
