@@ -98,7 +98,9 @@ def train(
     expert = train_expert(newcomer, material, chosen, force=force, quiet=quiet or json)
     if json:
         where = None if expert.folder is None else str(expert.folder)
-        print_json({"name": name, "registered": where, "training": expert.trained.report})
+        routers = list(map(str, expert.routers))
+        found = {"name": name, "registered": where, "routers": routers}
+        print_json({**found, "training": expert.trained.report})
     else:
         _tell(newcomer, expert, chosen.side)
     if expert.folder is None:
@@ -153,3 +155,5 @@ def _tell(newcomer: Any, expert: Any, side: str) -> None:
             say(f"next: expert-composer store build {store}, which has no index of it yet")
         else:
             say(f"{store}: searched through the index that {newcomer.base} has")
+    for folder in expert.routers:
+        say(f"{folder}: knows it by its {data['held_out']} held-out queries")

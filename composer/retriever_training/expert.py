@@ -1,15 +1,19 @@
 """Train an expert retriever and, where it is better than its base, let it take part."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from composer.opened import Opened
 from composer.replacing import alone
 from composer.retriever_training.material import Material
+from composer.retriever_training.pilots import adopted_by
 from composer.retriever_training.registering import Newcomer
 from composer.retriever_training.settings import Settings
 from composer.retriever_training.training import FILES, Course, Trained
 from composer.retriever_training.workshop import Workshop, disk
+from experts_registry.registry import Registry
 
 __all__ = ["Expert", "train_expert"]
 
@@ -21,10 +25,12 @@ class Expert:
     Args:
         trained: and how it was judged.
         folder: of its adapter, or None where it was refused.
+        routers: folders of the pilot routers that know it now.
     """
 
     trained: Trained
     folder: Path | None
+    routers: tuple[Path, ...] = ()
 
 
 def train_expert(
@@ -56,17 +62,31 @@ def train_expert(
     with disk(newcomer.folder):
         newcomer.folder.parent.mkdir(parents=True, exist_ok=True)
     with alone(newcomer.folder):
-        opened = Opened(newcomer.registry)
-        try:
-            base = opened.embedder(newcomer.base)
-            course = Course(newcomer.base_spec, base, material, settings)
-            trained = course.fit(workshop, quiet=quiet)
-        finally:
-            opened.close()
+        trained = _trained(newcomer, material, settings, workshop, quiet)
         if not (trained.judgment.is_better or force):
             return Expert(trained, None)
         # What the file names must be there before it is named.
         with workshop.published(FILES):
-            newcomer.register(adapts=settings.side)
+            registry = newcomer.register(adapts=settings.side)
         workshop.remove()
-    return Expert(trained, newcomer.folder)
+    with _opened(registry) as opened:
+        routers = adopted_by(registry, opened, newcomer.name, material, trained)
+    return Expert(trained, newcomer.folder, tuple(routers))
+
+
+def _trained(
+    newcomer: Newcomer, material: Material, settings: Settings, workshop: Workshop, quiet: bool
+) -> Trained:
+    with _opened(newcomer.registry) as opened:
+        base = opened.embedder(newcomer.base)
+        course = Course(newcomer.base_spec, base, material, settings)
+        return course.fit(workshop, quiet=quiet)
+
+
+@contextmanager
+def _opened(registry: Registry) -> Iterator[Opened]:
+    opened = Opened(registry)
+    try:
+        yield opened
+    finally:
+        opened.close()

@@ -106,6 +106,9 @@ class Newcomer:
     def _written(self) -> dict[str, Any]:
         """Return the base as its author wrote it: with paths relative to the file."""
         path = self.registry.path
+        now = Registry.load(path)  # it may have been edited while the training ran
+        if self.base not in now.retrievers:
+            raise unknown_name("retriever", self.base, now.retrievers)
         experts = parse_yaml(read_text(path), str(path)).data["experts"]
         found: dict[str, Any] = next(e for e in experts if e["name"] == self.base)
         return found

@@ -38,11 +38,15 @@ class Trained:
         judgment: beside the base.
         parts: rows of the queries that it learned from, and was judged on.
         report: what ``training.json`` says.
+        vectors: (p, d) of the base, of all passages.
+        base_digest: identifies these vectors.
     """
 
     judgment: Judgment
     parts: Parts
     report: Mapping[str, Any]
+    vectors: FloatArray
+    base_digest: str
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,18 @@ class Course:
         for name, content in adapted.files(state.best).items():
             workshop.write(name, content)
         workshop.write(REPORT, json.dumps(report, indent=2).encode())
-        return Trained(found, parts, report)
+        return Trained(found, parts, report, vectors, self._passage_digest)
 
     def _vectors(self, workshop: Workshop, quiet: bool) -> FloatArray:
         texts = self.material.passages
         # Of the texts alone: other settings and other queries take what an earlier run computed.
-        key = _digest(getattr(self.base, "passage_digest", self.base.digest), *texts)
+        key = _digest(self._passage_digest, *texts)
         with steps(workshop.parts(texts), "passages", quiet=quiet) as advance:
             return workshop.embed(self.base, texts, role="passage", key=key, advance=advance)
+
+    @property
+    def _passage_digest(self) -> str:
+        return str(getattr(self.base, "passage_digest", self.base.digest))
 
     def _learning(self, parts: Parts, vectors: FloatArray) -> Learning:
         found = hard_negatives(

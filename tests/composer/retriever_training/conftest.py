@@ -11,11 +11,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from composer.retriever_training.settings import Settings
 
-SUBJECTS = [f"subject{i}" for i in range(40)]
-FILLERS = [f"filler{i}" for i in range(20)]
-QUICK = Settings(
-    learning_rate=1e-2, steps=60, evaluate_every=10, patience=6, batch_size=32, threads=1
-)
+SUBJECTS = [f"subject{i}" for i in range(12)]
+FILLERS = [f"filler{i}" for i in range(15)]
+QUICK = Settings(learning_rate=1e-2, steps=40, evaluate_every=10, patience=9, threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +30,7 @@ def encoder_folder(tmp_path_factory):
     BertModel(
         BertConfig(
             vocab_size=len(words),
-            hidden_size=64,
+            hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -50,21 +48,21 @@ def encoder_folder(tmp_path_factory):
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
     (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
     settings = {"max_seq_length": 32, "do_lower_case": False}
     (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
     return folder
 
 
-def subject_pairs(queries=240, *, shuffled=False, seed=0):
+def subject_pairs(queries=150, *, shuffled=False, seed=0):
     """A query and its passage share their subject; all other words are noise."""
     rng = np.random.default_rng(seed)
     passages = [f"{s} {' '.join(rng.choice(FILLERS, 3))}" for s in SUBJECTS]
     pairs = []
     for i in range(queries):
         subject = i % len(SUBJECTS)
-        words = [*rng.choice(FILLERS, 4), SUBJECTS[subject]]
+        words = [*rng.choice(FILLERS, 2), SUBJECTS[subject]]
         answer = int(rng.integers(len(SUBJECTS))) if shuffled else subject
         pairs.append((" ".join(rng.permutation(words)), passages[answer]))
     return pairs
