@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from experts_registry.errors import (
+    ArtefactError,
     ComposerError,
     ModelSourceError,
     OffersError,
@@ -20,7 +21,8 @@ __all__ = ["SETUP_ERRORS", "blaming_setup", "open_embedder", "open_llm", "open_r
 
 logger = logging.getLogger(__name__)
 
-SETUP_ERRORS = (ModelSourceError, PluginError, RegistryError)  # never a request's fault
+# Never a request's fault; an artefact is the adapter of an expert.
+SETUP_ERRORS = (ArtefactError, ModelSourceError, PluginError, RegistryError)
 
 
 @contextmanager

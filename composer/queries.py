@@ -10,15 +10,15 @@ JSON Lines, plain or gzipped; one object a line::
 for the grader object.
 """
 
-import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from composer.graders import Grader, grader_keys, read_grader
+from composer.json_lines import json_object, numbered_lines
 from experts_registry.errors import ComposerError, DataError, nearest
 from experts_registry.types import Prompt
 
@@ -55,7 +55,7 @@ def read_queries(path: str | Path) -> tuple[Query, ...]:
     queries: dict[str, Query] = {}
     lines: dict[str, int] = {}
     problems: list[str] = []
-    for number, line in _lines(Path(path)):
+    for number, line in numbered_lines(Path(path), "name a JSONL file of queries"):
         try:
             query = _query(line)
             if query.id in queries:
@@ -74,20 +74,8 @@ def read_queries(path: str | Path) -> tuple[Query, ...]:
     return tuple(queries.values())
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank, with their numbers."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except (OSError, EOFError) as error:  # EOFError: a gzip file that was cut off
-        what = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({what}); name a JSONL file of queries") from error
-
-
 def _query(line: bytes) -> Query:
-    row = _object(line)
+    row = json_object(line, _HINT)
     for key in row:
         if key not in _KEYS:
             raise DataError(f"{key}: is not one of {', '.join(_KEYS)}{nearest(key, _KEYS)}")
@@ -98,38 +86,6 @@ def _query(line: bytes) -> Query:
         grader=_grader(row),
         category=_category(row.get("category")),
     )
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(
-            line.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_refuse
-        )
-        json.dumps(row, ensure_ascii=False).encode()  # no file could hold half a character
-    except UnicodeDecodeError:
-        raise DataError("is not UTF-8; save the file as UTF-8") from None
-    except RecursionError:
-        raise DataError(f"is nested too deeply; {_HINT}") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"is not JSON ({error.msg}, column {error.colno}); {_HINT}") from None
-    except UnicodeEncodeError:
-        raise DataError("holds half a surrogate pair; write whole characters") from None
-    if not isinstance(row, dict):
-        raise DataError(f"is a JSON {type(row).__name__}, not an object; {_HINT}")
-    return row
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"{twice}: duplicate key; keep one")
-    return row
-
-
-def _refuse(constant: str) -> Any:
-    raise DataError(f"holds {constant}, which is not JSON; write a number")
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:

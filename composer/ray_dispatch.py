@@ -23,7 +23,7 @@ from composer.ray_worker import Crew, Replica
 from composer.status import Tier
 from experts_registry.errors import ComposerError, ExpertUnavailableError, unknown_name
 from experts_registry.schema import ExpertSpec
-from experts_registry.types import Chunk, Generation, Prompt
+from experts_registry.types import Chunk, FloatArray, Generation, Prompt
 
 __all__ = ["RayDispatcher"]
 
@@ -105,6 +105,12 @@ class RayDispatcher:
             return await self._here.detokenize(expert, tokens)
         text: str = await self._call(expert, "detokenize", tokens)
         return text
+
+    async def embed(self, expert: str, texts: Sequence[str]) -> FloatArray:
+        """Embed passages with a retriever that has workers; again where its worker dies."""
+        self._spec(expert)
+        x: FloatArray = await self._call(expert, "embed", texts)
+        return x
 
     def tier(self, expert: str) -> Tier:
         """Say where an expert's weights are: of one on a worker, what it reserves says so."""

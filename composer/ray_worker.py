@@ -1,6 +1,8 @@
 """The actor that runs one replica of an expert, and the handle that dispatchers keep on it."""
 
+import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,10 +12,11 @@ import ray
 
 from composer.coalescing import coalesced
 from composer.dispatch import LocalDispatcher
+from composer.opening import open_embedder
 from composer.shared import Shared
 from experts_registry.errors import ComposerError
 from experts_registry.schema import ExpertSpec
-from experts_registry.types import Chunk, Generation, Prompt
+from experts_registry.types import Chunk, Embedder, FloatArray, Generation, Prompt
 
 __all__ = ["Crew", "Replica"]
 
@@ -79,7 +82,9 @@ class _ExpertActor:
     def __init__(self, spec: ExpertSpec, threads: int | None) -> None:
         if threads is not None:  # as Ray does for the CPUs that an actor reserves
             os.environ["OMP_NUM_THREADS"] = str(threads)
-        self._name = spec.name
+        self._spec, self._name = spec, spec.name
+        self._embedder: Embedder | None = None
+        self._lock = threading.Lock()
         self._local = LocalDispatcher({spec.name: spec})
 
     async def pid(self) -> int:
@@ -97,6 +102,18 @@ class _ExpertActor:
             return await self._local.detokenize(self._name, tokens)
         except ComposerError as error:
             return error
+
+    async def embed(self, texts: Sequence[str]) -> FloatArray | ComposerError:
+        try:
+            return await asyncio.to_thread(self._embedded, texts)
+        except ComposerError as error:
+            return error
+
+    def _embedded(self, texts: Sequence[str]) -> FloatArray:
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = open_embedder(self._spec)
+        return self._embedder.embed(texts, role="passage")
 
     async def generate(self, prompt: Prompt) -> Generation | ComposerError:
         try:

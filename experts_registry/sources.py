@@ -14,7 +14,15 @@ from pathlib import Path
 from experts_registry.errors import ModelSourceError, nearest
 from experts_registry.schema import ExpertSpec
 
-__all__ = ["cache_dir", "disk_full", "find", "is_local", "locate", "source_digest"]
+__all__ = [
+    "cache_dir",
+    "disk_full",
+    "file_digest",
+    "find",
+    "is_local",
+    "locate",
+    "source_digest",
+]
 
 _ENTRY_FILES = ("config.json", "modules.json")
 _MODEL_FILES = frozenset({".json", ".jinja", ".txt", ".model", ".safetensors", ".bin", ".gguf"})
@@ -85,7 +93,27 @@ def source_digest(spec: ExpertSpec) -> str:
         paths = [_model_in(paths[0], spec)]
         if paths[0].is_dir():
             return _folder_digest(paths[0])
-    return spec.sha256 or _sha256(paths)
+    return spec.sha256 or file_digest(paths)
+
+
+def file_digest(paths: Sequence[Path]) -> str:
+    """Return the sha256 of joined files; large ones' is remembered by path, size and time."""
+    stats = [path.stat() for path in paths]
+    if sum(s.st_size for s in stats) < _REMEMBER_ABOVE:
+        return _hash(paths)
+    key = repr([(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)])
+    note = cache_dir() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    # A cache that cannot be read or written costs time, never an answer.
+    with suppress(OSError):
+        if len(known := note.read_text()) == 64:
+            return known
+    digest = _hash(paths)
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial = note.with_suffix(f".{os.getpid()}")
+        partial.write_text(digest)
+        partial.replace(note)
+    return digest
 
 
 def disk_full(error: Exception) -> bool:
@@ -171,7 +199,7 @@ def _weights(folder: Path, spec: ExpertSpec) -> list[Path]:
 
 def _check(spec: ExpertSpec, paths: Sequence[Path]) -> str:
     """Return the digest of the joined files, or an empty string where there are none."""
-    digest = _sha256(paths) if paths else ""
+    digest = file_digest(paths) if paths else ""
     if spec.sha256 not in (None, digest):
         raise ModelSourceError(
             f"expert {spec.name!r}: sha256 of {', '.join(p.name for p in paths)} is "
@@ -201,28 +229,8 @@ def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in _MODEL_FILES and path.is_file():
-            digest.update(f"{path.relative_to(folder).as_posix()} {_sha256([path])}\n".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()} {file_digest([path])}\n".encode())
     return digest.hexdigest()
-
-
-def _sha256(paths: Sequence[Path]) -> str:
-    """Hash the joined files; remember the digest of large ones by path, size and time."""
-    stats = [path.stat() for path in paths]
-    if sum(s.st_size for s in stats) < _REMEMBER_ABOVE:
-        return _hash(paths)
-    key = repr([(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)])
-    note = cache_dir() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    # A cache that cannot be read or written costs time, never an answer.
-    with suppress(OSError):
-        if len(known := note.read_text()) == 64:
-            return known
-    digest = _hash(paths)
-    with suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(digest)
-        partial.replace(note)
-    return digest
 
 
 def _hash(paths: Sequence[Path]) -> str:

@@ -21,6 +21,7 @@ from composer.cli import (
     retrievers,
     serve,
     show,
+    store,
     threshold,
 )
 from composer.cli.output import error_json, print_json
@@ -42,6 +43,7 @@ app.command()(show.schema)
 app.command("import-litellm")(importing.import_litellm)
 app.add_typer(experts.app, name="experts")
 app.add_typer(retrievers.app, name="retrievers")
+app.add_typer(store.app, name="store")
 app.command()(learn.collect)
 app.command()(learn.train)
 app.command()(learn.evaluate)

@@ -1,21 +1,21 @@
-"""Verbs on retrievers: train an expert for a domain."""
+"""Verbs on retrievers: train an expert for a domain, score and evaluate them."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from composer.cli import retrieval_quality
 from composer.cli.output import Json, RegistryPath, pairs, print_json, say
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Train expert retrievers, each for a domain.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train retrievers, each for a domain; score and evaluate them.", no_args_is_help=True
+)
+app.command()(retrieval_quality.score)
+app.command()(retrieval_quality.evaluate)
 FILE = Path("experts.yaml")
-
-
-@app.callback()
-def _group() -> None:
-    """Keep the verb's name on the command line while it is the only one."""
 
 
 @app.command()

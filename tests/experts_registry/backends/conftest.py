@@ -4,6 +4,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModel,
     BertConfig,
     BertModel,
     LlamaConfig,
@@ -91,6 +92,25 @@ def bert(tmp_path_factory):
         model_max_length=64,
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def adapter(bert, tmp_path):
+    """Build the folder of an adapter of an encoder with random weights, as PEFT saves it."""
+    peft = pytest.importorskip("peft")
+
+    def build(name="adapter", *, base=bert, seed=0, config=None, **keys):
+        torch.manual_seed(seed)
+        usual = {"r": 4, "lora_alpha": 16, "target_modules": ["query", "value"]}
+        plain = peft.LoraConfig(**{**usual, **keys}, init_lora_weights=False)
+        model = peft.get_peft_model(AutoModel.from_pretrained(base), config or plain)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data *= 4  # so that the adapter tells
+        model.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return build
 
 
 @pytest.fixture

@@ -8,11 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from experts_registry.backends.sentence_transformers import (
-    SentenceTransformersEmbedder,
-    _Packaged,
-    _Plain,
-)
+from experts_registry.backends.encoders import PackagedEncoder, PlainEncoder
+from experts_registry.backends.sentence_transformers import SentenceTransformersEmbedder
 from experts_registry.errors import ExpertUnavailableError, ModelSourceError, RegistryError
 from experts_registry.types import Embedder
 
@@ -68,7 +65,7 @@ def test_the_usual_models_give_the_vectors_of_sentence_transformers(folder, embe
     layout(folder, pooling)
     encoder = embedder(folder)
     x = encoder.embed(TEXTS, role="query")
-    assert isinstance(encoder._ready(), _Plain)
+    assert isinstance(encoder._ready()["query"], PlainEncoder)
     np.testing.assert_allclose(x, reference(folder, TEXTS), atol=1e-6)
 
 
@@ -84,7 +81,7 @@ def test_unusual_models_go_through_the_package(folder, embedder, pooling, keys):
     layout(folder, pooling, **keys)
     encoder = embedder(folder)
     x = encoder.embed(TEXTS, role="query")
-    assert isinstance(encoder._ready(), _Packaged)
+    assert isinstance(encoder._ready()["query"], PackagedEncoder)
     np.testing.assert_allclose(x, reference(folder, TEXTS), atol=1e-6)
 
 
