@@ -25,7 +25,7 @@ __all__ = [
 
 FEWEST_QUERIES = 10
 _PAIR = 'write one JSON object a line, {"query": ..., "passage": ...}'
-_FEWEST_HELD, _MOST_HELD = 50, 1000
+_FEWEST_HELD, _MOST_HELD = 50, 300  # more take long to rank and tell little more
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ __all__ = ["Settings", "settings_of"]
 
 
 class Settings(BaseModel, extra="forbid", frozen=True):
-    """How a retriever is trained; the defaults were chosen on five collections."""
+    """How a retriever is trained."""
 
     side: Literal["query", "both"] = Field(
         "query",
@@ -20,7 +20,7 @@ class Settings(BaseModel, extra="forbid", frozen=True):
         "both needs an index of its own.",
     )
     lora: Lora = Field(Lora(), description="The adapter's shape.")
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="Of AdamW, at its highest.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Of AdamW, at its highest.")
     temperature: float = Field(0.05, gt=0, le=1, description="What similarities are divided by.")
     batch_size: int = Field(32, ge=2, le=4096, description="Queries that are compared at once.")
     negatives: int = Field(4, ge=0, le=64, description="Mined passages beside each query's own.")
@@ -28,8 +28,8 @@ class Settings(BaseModel, extra="forbid", frozen=True):
     ceiling: float = Field(
         0.95, gt=0, le=1, description="Share of a relevant passage's score they stay below."
     )
-    steps: int = Field(400, ge=1, description="Most batches.")
-    evaluate_every: int = Field(20, ge=1, description="Batches between two evaluations.")
+    steps: int = Field(300, ge=1, description="Most batches.")
+    evaluate_every: int = Field(15, ge=1, description="Batches between two evaluations.")
     patience: int = Field(6, ge=1, description="Evaluations without a better one before it ends.")
     warmup: float = Field(
         0.1, ge=0, lt=1, description="Share of the steps in which the rate rises."
