@@ -67,15 +67,23 @@ class Checkpoint:
             facts, tensors = _metadata(content), load(content)
         except (SafetensorError, ValueError, KeyError):
             return None
-        if facts.pop("key") != key:
+        if facts.get("key") != key:
             return None
         parts: dict[str, dict[str, torch.Tensor]] = {"learned": {}, "optimizer": {}, "best": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition("/")
             if rest:
                 parts[part][rest] = value
-        losses = tuple(facts.pop("losses"))
-        return cls(**parts, **facts, losses=losses, history=tensors["history"].numpy())
+        return cls(
+            step=facts["step"],
+            learned=parts["learned"],
+            optimizer=parts["optimizer"],
+            best=parts["best"],
+            best_step=facts["best_step"],
+            history=tensors["history"].numpy(),
+            losses=tuple(facts["losses"]),
+            seconds=facts["seconds"],
+        )
 
     def evaluated(self, quality: FloatArray, loss: float, learned: Tensors) -> "Checkpoint":
         """Return the state after one more evaluation (n,); an equal one later is not better."""
