@@ -95,7 +95,11 @@ def train(
     )
     newcomer.check()
     material = _material(pairs_, judged, corpus, split)
-    expert = train_expert(newcomer, material, chosen, force=force, quiet=quiet or json)
+    try:
+        expert = train_expert(newcomer, material, chosen, force=force, quiet=quiet or json)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the same command goes on with {name}", err=True)
+        raise
     if json:
         where = None if expert.folder is None else str(expert.folder)
         routers = list(map(str, expert.routers))
