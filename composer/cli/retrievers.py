@@ -116,10 +116,10 @@ def _material(
 ) -> Any:
     from composer.retriever_training.material import of_pairs, read_judged_material, read_pairs
 
-    if (pairs is None) == (judged is None):
-        raise typer.BadParameter("give what it learns from: either --pairs or --judged")
-    if judged is not None:
+    if judged is not None and pairs is None:
         return read_judged_material(judged, corpus, split=split)
+    if pairs is None or judged is not None:
+        raise typer.BadParameter("give what it learns from: either --pairs or --judged")
     if split is not None:
         raise typer.BadParameter("--split is of --judged; pairs have none")
     return of_pairs(read_pairs(pairs), _texts(corpus))
