@@ -185,7 +185,12 @@ class PilotRouter(Router):
             rows = matrix.fold == f
             part = library if rows.all() else build(x[~rows], matrix.select(~rows))
             held[rows] = similarities(x[rows], part, len(columns), self._aggregate)
-        reading = fit_reading(held, data, general, fallback=self.fallback and not self.paper_exact)
+        away = held.copy()
+        for g in np.unique(matrix.group):
+            rows, part = matrix.group == g, library.without_group(g)
+            away[rows] = similarities(x[rows], part, len(columns), self._aggregate)
+        may_fall_back = self.fallback and not self.paper_exact
+        reading = fit_reading(held, away, data, general, fallback=may_fall_back)
         expectation = Expectation.fit(x, data.quality, matrix.group, matrix.fold)
         self.lineage_["pilots"] = len(library.vector)
         return {

@@ -14,7 +14,7 @@ general one, unless the mean lead of another over it is above the standard error
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,17 +81,25 @@ class PilotLibrary:
             margin=np.array([p.margin for p in found]),
         )
 
-    def of_experts(self, columns: Sequence[int]) -> "PilotLibrary":
-        """Return the pilots of these columns, renumbered by their place in the sequence."""
-        kept = np.isin(self.expert, columns)
-        place = {column: i for i, column in enumerate(columns)}
+    def without_group(self, group: int) -> "PilotLibrary":
+        """Return the pilots that do not come from one collection."""
+        return self._select(self.group != group)
+
+    def _select(self, kept: NDArray[np.bool_]) -> "PilotLibrary":
         return PilotLibrary(
             vector=self.vector[kept],
-            expert=np.array([place[e] for e in self.expert[kept].tolist()], dtype=np.intp),
+            expert=self.expert[kept],
             weight=self.weight[kept],
             group=self.group[kept],
             margin=self.margin[kept],
         )
+
+    def of_experts(self, columns: Sequence[int]) -> "PilotLibrary":
+        """Return the pilots of these columns, renumbered by their place in the sequence."""
+        place = {column: i for i, column in enumerate(columns)}
+        found = self._select(np.isin(self.expert, columns))
+        expert = np.array([place[e] for e in found.expert.tolist()], dtype=np.intp)
+        return replace(found, expert=expert)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Read pilots: similarities to each retriever, how sure the first one is, and when to doubt it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ IntArray = NDArray[np.integer[Any]]
 FAR = -1.0  # similarity to a retriever without pilots: nothing is farther on the unit sphere
 _SHARP = 0.1  # similarity by which a pilot must be farther to count 1/e in the softmax mean
 _QUANTILES = np.linspace(0.02, 0.98, 49)
+_ALWAYS = 4.0  # no margin is above 2
 _LEAST_SLOPE = 0.01
 _AHEAD = 1e-3  # by which the general retriever comes first in doubt
 
@@ -77,12 +79,21 @@ def fall_back(similarity: FloatArray, general: int, tau: float) -> FloatArray:
 
 
 def fit_reading(
-    similarity: FloatArray, data: RoutingDataset, general: int, *, fallback: bool
+    similarity: FloatArray,
+    away: FloatArray,
+    data: RoutingDataset,
+    general: int,
+    *,
+    fallback: bool,
 ) -> Reading:
     """Fit temperature and tau to similarities (n, m) by pilots of other queries.
 
+    Tau has the best mean of two qualities: of queries from the collections that the pilots come
+    from, and of queries from a collection that nobody knows, which each in turn stands for.
+
     Args:
         similarity: of the queries of the data.
+        away: the same, by the pilots of other collections alone.
         data: their outcomes.
         general: column of the retriever that is asked in doubt.
         fallback: whether it ever is.
@@ -90,7 +101,7 @@ def fit_reading(
     decided = winners(data.quality).any(axis=1)
     best = np.where(decided[:, None], data.quality, np.nan)  # where all tie, nobody is the best
     temperature = fit_temperature_of_best(similarity, best)
-    tau = _tau(similarity, data, general) if fallback else 0.0
+    tau = _tau((similarity, away), data, general) if fallback else 0.0
     return Reading(temperature=temperature, tau=tau, slope=_slope(similarity, data.quality))
 
 
@@ -105,15 +116,16 @@ def _slope(similarity: FloatArray, quality: FloatArray) -> float:
     return max(slope, _LEAST_SLOPE)  # nearer comes first, even if it has proved worth nothing
 
 
-def _tau(similarity: FloatArray, data: RoutingDataset, general: int) -> float:
-    """Return the tau with the best mean quality, the least of equals."""
-    lead = margins(similarity)
-    candidates = [0.0, *np.unique(np.quantile(lead, _QUANTILES)).tolist(), np.inf]
-    if not np.isfinite(lead).all():
+def _tau(worlds: Sequence[FloatArray], data: RoutingDataset, general: int) -> float:
+    """Return the tau with the best mean quality over similarities (n, m), the least of equals."""
+    lead = np.concatenate([margins(each) for each in worlds])
+    if not np.isfinite(lead).all():  # there is one retriever
         return 0.0
-    reached = [_reached(fall_back(similarity, general, tau), data) for tau in candidates]
-    best = int(np.argmax(np.round(reached, 6)))
-    return float(candidates[best]) if candidates[best] < np.inf else 4.0  # no margin is above 2
+    candidates = [0.0, *np.unique(np.quantile(lead, _QUANTILES)).tolist(), _ALWAYS]
+    reached = [
+        sum(_reached(fall_back(each, general, tau), data) for each in worlds) for tau in candidates
+    ]
+    return float(candidates[int(np.argmax(np.round(reached, 6)))])
 
 
 def _reached(utility: FloatArray, data: RoutingDataset) -> float:

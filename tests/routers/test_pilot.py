@@ -72,7 +72,7 @@ def planted():
 
 def test_each_domain_finds_its_expert(planted):
     encoder, data = planted
-    router = PilotRouter(encoder=encoder).fit(data)
+    router = PilotRouter(encoder=encoder, general="general", fallback=False).fit(data)
     test = data.select([i for i, split in enumerate(data.split) if split == "test"])
     choice = router.predict(test.queries).utility.argmax(axis=1)
     own = np.array([1 + int(name[-1]) for name in test.category])
