@@ -84,7 +84,7 @@ class Course:
             vectors = self._vectors(workshop, quiet)
             held = self._held(parts, vectors)
             loop = Loop(adapted, material, vectors, self._learning(parts, vectors), held, settings)
-            state = self._run(loop, workshop, quiet)
+            state = self._run(loop, parts, workshop, quiet)
             adapted.restore(state.best)
             found = self._judgment(adapted, parts, vectors, held, state)
             report = self._report(parts, state, found)
@@ -132,9 +132,10 @@ class Course:
             relevant=[{place[row]: grade for row, grade in known.items()} for known in relevant],
         )
 
-    def _run(self, loop: Loop, workshop: Workshop, quiet: bool) -> Checkpoint:
+    def _run(self, loop: Loop, parts: Parts, workshop: Workshop, quiet: bool) -> Checkpoint:
         settings = self.settings
-        key = _digest(self.base.digest, self.material.digest, settings.model_dump_json())
+        what = [self.base.digest, self.material.digest, settings.model_dump_json()]
+        key = _digest(*what, *map(str, parts.held))
         state = Checkpoint.load(workshop, key)
         if state is None:
             state = loop.begun()
