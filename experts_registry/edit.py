@@ -8,28 +8,45 @@ file in one step; a refused edit changes nothing.
 import codecs
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from experts_registry.errors import RegistryError, unknown_name
-from experts_registry.lines import CORE_SCALARS, compose, read_text
+from experts_registry.lines import compose, read_text
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec, RegistryFile
+from experts_registry.splices import (
+    Splice,
+    after_line,
+    appended,
+    block,
+    content_end,
+    dash_of,
+    emptied,
+    line_start,
+    over,
+    spliced,
+    value_of,
+    without,
+)
 
 __all__ = ["add_expert", "remove_expert", "set_enabled"]
-
-Splice = tuple[int, int, str]
-"""From where to where, and what comes there instead."""
 
 Change = Callable[[str, Registry], list[Splice]]
 
 
-def add_expert(path: str | Path, spec: Mapping[str, Any]) -> Registry:
+def add_expert(
+    path: str | Path, spec: Mapping[str, Any], *, stores: Sequence[str] = ()
+) -> Registry:
     """Append an expert, given as the keys and values it has in the file.
+
+    Args:
+        path: the expert file.
+        spec: what is written of it.
+        stores: also name it as a retriever of these.
 
     Raises:
         RegistryError: the file would no longer be valid; it is unchanged.
@@ -37,24 +54,28 @@ def add_expert(path: str | Path, spec: Mapping[str, Any]) -> Registry:
 
     def change(text: str, registry: Registry) -> list[Splice]:
         root = compose(text, str(path))
-        experts = _value(root, "experts")
+        experts = value_of(root, "experts")
         if experts is None:
             if root.flow_style:
                 raise RegistryError(f"{path}: has no experts; write 'experts: []' in it first")
-            return [_after_line(text, len(text.rstrip()), "experts:\n" + _block(spec, 2))]
+            return [after_line(text, len(text.rstrip()), "experts:\n" + block(spec, 2))]
         if experts.value and experts.flow_style:
             end = experts.value[-1].end_mark.index
             return [(end, end, ", " + json.dumps(dict(spec), ensure_ascii=False))]
         if experts.flow_style and root.flow_style:
-            return [_over(experts, json.dumps([dict(spec)], ensure_ascii=False))]
+            return [over(experts, json.dumps([dict(spec)], ensure_ascii=False))]
         if experts.flow_style:
-            return [_over(experts, "\n" + _block(spec, 2))]
+            return [over(experts, "\n" + block(spec, 2))]
         first, last = experts.value[0], experts.value[-1]
-        dash = _dash(text, first)
-        block = _block(spec, dash - _line_start(text, dash))
-        return [_after_line(text, _content_end(text, last), block)]
+        dash = dash_of(text, first)
+        item = block(spec, dash - line_start(text, dash))
+        return [after_line(text, content_end(text, last), item)]
 
-    return _edit(path, str(spec.get("name")), change)
+    def join(text: str, registry: Registry) -> list[Splice]:
+        lists = [_retrievers(text, registry, store) for store in stores]
+        return [appended(text, items, str(spec["name"])) for items in lists]
+
+    return _edit(path, str(spec.get("name")), lambda t, r: [*change(t, r), *join(t, r)])
 
 
 def remove_expert(path: str | Path, name: str, *, force: bool = False) -> Registry:
@@ -67,11 +88,11 @@ def remove_expert(path: str | Path, name: str, *, force: bool = False) -> Regist
     def change(text: str, registry: Registry) -> list[Splice]:
         index = _index(registry.file, name)
         root = compose(text, str(path))
-        experts = _value(root, "experts")
+        experts = value_of(root, "experts")
         splices = _release(text, registry, name, force=force)
         if len(experts.value) == 1:
-            return [*splices, _emptied(text, root, experts)]
-        return [*splices, _without(text, experts, index)]
+            return [*splices, emptied(text, root, experts)]
+        return [*splices, without(text, experts, index)]
 
     return _edit(path, name, change)
 
@@ -87,16 +108,16 @@ def set_enabled(path: str | Path, name: str, enabled: bool) -> Registry:
         index = _index(registry.file, name)
         if registry.file.experts[index].enabled == enabled:
             return []
-        expert = _value(compose(text, str(path)), "experts").value[index]
+        expert = value_of(compose(text, str(path)), "experts").value[index]
         word = "true" if enabled else "false"
-        if (value := _value(expert, "enabled")) is not None:
-            return [_over(value, word)]
+        if (value := value_of(expert, "enabled")) is not None:
+            return [over(value, word)]
         key, value = next(pair for pair in expert.value if pair[0].value == "name")
         end = value.end_mark.index
         if expert.flow_style:
             return [(end, end, f", enabled: {word}")]
         indent = " " * key.start_mark.column
-        return [_after_line(text, end, f"{indent}enabled: {word}")]
+        return [after_line(text, end, f"{indent}enabled: {word}")]
 
     return _edit(path, name, change)
 
@@ -109,7 +130,7 @@ def _edit(path: str | Path, name: str, change: Change) -> Registry:
         with FileLock(file.with_name(f".{file.name}.lock")):
             text = read_text(path)
             before = Registry.parse(text, path=path)
-            edited = _spliced(text, change(text, before))
+            edited = spliced(text, change(text, before))
             after = Registry.parse(edited, path=path)
             # Positions mislead where aliases stand in for whole experts.
             if _others(after, name) != _others(before, name):
@@ -123,13 +144,6 @@ def _edit(path: str | Path, name: str, change: Change) -> Registry:
 
 def _others(registry: Registry, name: str) -> list[ExpertSpec]:
     return [spec for spec in registry.file.experts if spec.name != name]
-
-
-def _spliced(text: str, splices: list[Splice]) -> str:
-    newline = "\r\n" if "\r\n" in text else "\n"
-    for start, end, new in sorted(splices, reverse=True):
-        text = text[:start] + new.replace("\n", newline) + text[end:]
-    return text
 
 
 def _replace(file: Path, text: str) -> None:
@@ -181,11 +195,11 @@ def _release(text: str, registry: Registry, name: str, *, force: bool) -> list[S
     for *parents, last in uses:
         node: Any = compose(text, str(registry.path))
         for step in parents:
-            node = node.value[step] if isinstance(step, int) else _value(node, step)
+            node = node.value[step] if isinstance(step, int) else value_of(node, step)
         if isinstance(last, str):
-            splices.append(_over(_value(node, last), "null"))
+            splices.append(over(value_of(node, last), "null"))
         elif len(node.value) > 1:
-            splices.append(_without(text, node, last))
+            splices.append(without(text, node, last))
         else:
             raise RegistryError(
                 f"{registry.path}: {_listed(registry.file, [(*parents, last)])} would be left "
@@ -201,100 +215,26 @@ def _listed(file: RegistryFile, uses: list[tuple[str | int, ...]]) -> str:
     )
 
 
+def _retrievers(text: str, registry: Registry, store: str) -> Any:
+    """Return the node of a store's retrievers.
+
+    Raises:
+        RegistryError: another store has the same list, by an alias.
+    """
+    names = [known.name for known in registry.file.stores]
+    registry.store(store)
+    nodes = value_of(compose(text, str(registry.path)), "stores").value
+    lists = [value_of(node, "retrievers") for node in nodes]
+    found = lists[names.index(store)]
+    if sum(other.start_mark.index == found.start_mark.index for other in lists) > 1:
+        raise RegistryError(
+            f"{registry.path}: stores.{store}.retrievers: is an alias; edit it by hand"
+        )
+    return found
+
+
 def _index(file: RegistryFile, name: str) -> int:
     names = [spec.name for spec in file.experts]
     if name not in names:
         raise unknown_name("expert", name, names)
     return names.index(name)
-
-
-# -- positions in the text --------------------------------------------------------------------
-
-
-def _value(mapping: Any, key: str) -> Any:
-    """Return the node of a key, or None."""
-    return next((v for k, v in mapping.value if k.value == key), None)
-
-
-def _over(node: yaml.Node, new: str) -> Splice:
-    return node.start_mark.index, node.end_mark.index, new
-
-
-def _line_start(text: str, index: int) -> int:
-    return text.rfind("\n", 0, index) + 1
-
-
-def _line_end(text: str, index: int) -> int:
-    end = text.find("\n", index)
-    return len(text) if end < 0 else end - (text[end - 1 : end] == "\r")
-
-
-def _after_line(text: str, index: int, new: str) -> Splice:
-    end = _line_end(text, index)
-    return end, end, "\n" + new.rstrip("\n") + ("" if end < len(text) else "\n")
-
-
-def _dash(text: str, item: yaml.Node) -> int:
-    return text.rindex("-", 0, item.start_mark.index)
-
-
-def _content_end(text: str, node: Any) -> int:
-    """Return where the last word of a node ends; block nodes claim the comments after them."""
-    if isinstance(node, yaml.ScalarNode) or node.flow_style:
-        start, end = int(node.start_mark.index), int(node.end_mark.index)
-        return start + len(text[start:end].rstrip())
-    last = node.value[-1]
-    ends = [_content_end(text, child) for child in (last if isinstance(last, tuple) else [last])]
-    return max(ends)
-
-
-def _without(text: str, items: Any, index: int) -> Splice:
-    """Cut one of several items out of a list."""
-    item = items.value[index]
-    if not items.flow_style:
-        start = _line_start(text, _dash(text, item))
-        end = text.find("\n", _content_end(text, item)) + 1
-        return start, end or len(text), ""
-    if index:
-        return items.value[index - 1].end_mark.index, item.end_mark.index, ""
-    return item.start_mark.index, items.value[1].start_mark.index, ""
-
-
-def _emptied(text: str, root: yaml.MappingNode, experts: Any) -> Splice:
-    """Put ``[]`` in place of the experts."""
-    if experts.flow_style:
-        return _over(experts, "[]")
-    key = next(k for k, _ in root.value if k.value == "experts")
-    return text.index(":", key.end_mark.index) + 1, _content_end(text, experts), " []"
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or our reader would take for something else."""
-
-
-for _tag, _pattern, _first in CORE_SCALARS:
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first)
-
-
-_BREAKS = frozenset("\x85\u2028\u2029")
-
-
-def _block(spec: Mapping[str, Any], column: int) -> str:
-    """Write an expert as a list item whose short lists and mappings stay on their line."""
-    plain = json.loads(json.dumps(dict(spec)))
-    rows = "".join(
-        yaml.dump(
-            {key: value},
-            Dumper=_Dumper,
-            default_flow_style=None if isinstance(value, list | dict) else False,
-            # Escaped where it holds a character that YAML would fold as a line break.
-            allow_unicode=not _BREAKS & set(json.dumps(value, ensure_ascii=False)),
-            sort_keys=False,
-            width=10_000,
-        )
-        for key, value in plain.items()
-    ).rstrip("\n")
-    indent = " " * column
-    return "\n".join(
-        f"{indent}{'  ' if i else '- '}{row}" for i, row in enumerate(rows.split("\n"))
-    )

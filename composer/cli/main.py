@@ -20,6 +20,7 @@ from composer.cli import (
     learn,
     logs,
     retrieve,
+    retrievers,
     serve,
     show,
     store,
@@ -43,6 +44,7 @@ app.command()(show.validate)
 app.command()(show.schema)
 app.command("import-litellm")(importing.import_litellm)
 app.add_typer(experts.app, name="experts")
+app.add_typer(retrievers.app, name="retrievers")
 app.add_typer(store.app, name="store")
 app.command()(learn.collect)
 app.command()(learn.train)

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from routers.base import Router
     from routers.data import RoutingDataset
 
-__all__ = ["app", "evaluate", "score"]
+__all__ = ["evaluate", "score"]
 
-app = typer.Typer(help="Score and evaluate retrievers.", no_args_is_help=True)
 FILE = Path("experts.yaml")
 SCORES = Path("retriever-outcomes.parquet")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -38,7 +37,6 @@ Cache = Annotated[
 ]
 
 
-@app.command()
 def score(
     judged: Annotated[
         Path, typer.Argument(help="Folder of judged queries: queries.jsonl and qrels.")
@@ -91,7 +89,6 @@ def score(
     say(f"next: expert-composer train --router pilot --outcomes {out}")
 
 
-@app.command()
 def evaluate(
     judged: Annotated[
         list[Path], typer.Argument(help="Folders of judged queries, one for each dataset.")

@@ -232,3 +232,41 @@ def test_what_is_written_is_what_is_read(options, tmp_path_factory):
         assert path.read_text() == TEXT
     else:
         assert registry.expert("new").options == options
+
+
+STORES = """
+stores:
+  - name: papers
+    passages: docs
+    retrievers: [mini]   # one so far
+  - name: notes
+    passages: docs
+    retrievers:
+      # the general one
+      - mini   # quick
+    # the end
+"""
+RETRIEVER = {"name": "2024", "kind": "retriever", "backend": "echo", "model": "new"}
+
+
+def test_a_retriever_joins_the_stores_that_are_named(file):
+    file.write_text(TEXT + STORES)
+    registry = add_expert(file, RETRIEVER, stores=["papers", "notes"])
+    assert [store.retrievers for store in registry.file.stores] == [("mini", "2024")] * 2
+    text = file.read_text()
+    assert "    retrievers: [mini, '2024']   # one so far\n" in text
+    assert "      - mini   # quick\n      - '2024'\n    # the end\n" in text
+
+
+def test_an_unknown_store_or_an_alias_changes_nothing(file):
+    file.write_text(TEXT + STORES)
+    with pytest.raises(UnknownNameError, match="did you mean 'papers'"):
+        add_expert(file, RETRIEVER, stores=["paper"])
+    assert file.read_text() == TEXT + STORES
+    aliased = STORES.replace("[mini]", "&a [mini]").replace(
+        "\n      # the general one\n      - mini   # quick", " *a"
+    )
+    file.write_text(TEXT + aliased)
+    with pytest.raises(RegistryError, match=r"stores.papers.retrievers: is an alias"):
+        add_expert(file, RETRIEVER, stores=["papers"])
+    assert file.read_text() == TEXT + aliased
