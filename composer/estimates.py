@@ -8,7 +8,7 @@ from math import ceil
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Generation, Prompt, Usage
 
-__all__ = ["CHARACTERS_PER_TOKEN", "counted", "most"]
+__all__ = ["CHARACTERS_PER_TOKEN", "counted", "most", "most_read", "most_written"]
 
 CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
 _BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
@@ -28,13 +28,21 @@ def counted(prompt: Prompt, generation: Generation) -> Usage:
 
 def most(spec: ExpertSpec, prompt: Prompt) -> Usage:
     """Return the most tokens that one call may take."""
+    return Usage(prompt_tokens=most_read(prompt), completion_tokens=most_written(spec, prompt))
+
+
+def most_read(prompt: Prompt) -> int:
+    """Return the most tokens that an expert may read of a prompt."""
     texts = [f"{message.content}{message.extra or ''}" for message in prompt.messages]
     texts += [str(prompt.extra)] if prompt.extra else []  # tools, schemas
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    return size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
+
+
+def most_written(spec: ExpertSpec, prompt: Prompt) -> int:
+    """Return the most tokens that an expert may write."""
     limits = (prompt.sampling.max_tokens, spec.limits.max_tokens, _ANSWER_TOKENS)
-    written = prompt.sampling.n * next(limit for limit in limits if limit is not None)
-    read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
-    return Usage(prompt_tokens=read, completion_tokens=written)
+    return prompt.sampling.n * next(limit for limit in limits if limit is not None)
 
 
 def _tokens(characters: int) -> int:

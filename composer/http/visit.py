@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from composer.admission import Reservation
 from composer.decision_log import Logged
 from composer.decision_sums import HUNG_UP
-from composer.estimates import most
+from composer.estimates import most_read, most_written
 from composer.http.access import Access
 from composer.http.errors import api_error
 from composer.keys import Key, is_token
@@ -111,9 +111,12 @@ class Visit:
         """
         if is_token(model):
             raise UnknownNameError("model: is an API key; send it in the header, and a name here")
-        known = {AUTO, *self.registry.compositions, *self.registry.experts}
-        named = NamedRouter.find(model, self.registry)
-        self.model = model if model in known else named.family if named else "(unknown)"
+        registry = self.registry
+        if model in registry.compositions or model in registry.experts or model == AUTO:
+            self.model = model
+            return model
+        named = NamedRouter.find(model, registry)
+        self.model = named.family if named else "(unknown)"
         if named is None or self.key is None:
             return model
         return next(filter(self.key.allows, (named.model, named.family)), model)
@@ -205,8 +208,7 @@ def _status(error: BaseException | None) -> int:
 
 def _most(specs: Sequence[ExpertSpec], prompt: Prompt) -> tuple[int, float]:
     """Return the most tokens and USD that one call to any of these experts may take."""
-    calls = [(spec.price, most(spec, prompt)) for spec in specs]
-    return (
-        max(usage.total_tokens for _, usage in calls),
-        max(price.cost(usage.prompt_tokens, usage.completion_tokens) for price, usage in calls),
-    )
+    read = most_read(prompt)
+    written = [most_written(spec, prompt) for spec in specs]
+    usd = max(spec.price.cost(read, most) for spec, most in zip(specs, written, strict=True))
+    return read + max(written), usd

@@ -191,8 +191,7 @@ class OpenAILLM:
             )
         body = await _read(response, MAX_REPLY)
         content_type = response.headers.get("content-type", "")
-        endpoint, n = self.endpoint.asking(prompt), prompt.sampling.n
-        return parse_reply(endpoint, body, content_type, n=n)
+        return parse_reply(self.endpoint, prompt, body, content_type)
 
     def _new_client(self) -> Client:
         options, limit = self.options, self.spec.limits.concurrency or 100
