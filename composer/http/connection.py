@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from composer.http.bodies import JsonResponse, json_bytes
+from composer.http.bodies import JsonResponse, json_bytes, raw_headers
 from composer.http.errors import ApiError, api_error, overloaded, unexpected
 from composer.http.headers import told_too_late
 from composer.http.rate_headers import rates_left
@@ -64,6 +64,8 @@ class Guarded:
     """Gives every answer an ``x-request-id``, and every failure the API's shape.
 
     A name that the client has given its request comes back beside it.
+
+    What was answered is left in ``scope["status"]``.
 
     A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
     A stream that has events of its own for it says so in ``scope["failed_event"]``.
@@ -117,8 +119,8 @@ class _Sending:
             headers = {"x-request-id": self.request_id, **rates_left(self._scope.get("visit"))}
             if name := self._scope["client_request_id"]:
                 headers["x-client-request-id"] = name
-            raw = ((key.encode(), value.encode()) for key, value in headers.items())
-            message["headers"] = [*message["headers"], *raw]
+            message["headers"] = [*message["headers"], *raw_headers(headers)]
+            self._scope["status"] = message["status"]
         elif message["type"] == "http.response.body":
             self._is_complete = not message.get("more_body", False)
         await self._send(message)
