@@ -107,13 +107,21 @@ class _Reply:
         self.status_code, self.is_success = answer.status, 200 <= answer.status < 300
         self.headers: Mapping[str, Any] = answer.headers
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
         """Read the body, decompressed, as it comes."""
+        return self  # no generator, which the loop would keep a list of
+
+    def __aiter__(self) -> "_Reply":
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            while piece := await self._answer.content.readany():
-                yield piece
+            piece = await self._answer.content.readany()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _as_httpx(error) from error
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
         """Let the connection be used again, if all was read."""
