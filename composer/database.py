@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from experts_registry.errors import DatabaseError, DataError
@@ -76,13 +76,17 @@ class Database:
         # threads of this process poll for their turn, with pauses of up to 0.1 s.
         self._turn = threading.Lock() if self._is_sqlite else nullcontext()
         self._lock = threading.Lock()
-        self._is_made = False
+        self._is_made = self._is_complete = False
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Give a connection to read with."""
-        with self._told(), self._engine.connect() as connection:
-            yield connection
+        with self._told():
+            with self._lock:
+                if not self._is_complete:
+                    self._complete()
+            with self._engine.connect() as connection:
+                yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -131,6 +135,30 @@ class Database:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
                     connection.execute(CreateIndex(index, if_not_exists=True))
+        self._complete()
+
+    def _complete(self) -> None:
+        """Add the columns that tables of an older version lack; they are null in its rows."""
+        known = sa.inspect(self._engine)
+        for table in filter(lambda table: known.has_table(table.name), self._tables):
+            there = {column["name"] for column in known.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    self._add(column)
+        self._is_complete = True
+
+    def _add(self, column: sa.Column[Any]) -> None:
+        kind = column.type.compile(self._engine.dialect)
+        try:
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(
+                    f'ALTER TABLE "{column.table.name}" ADD COLUMN "{column.name}" {kind}'
+                )
+        except (OperationalError, ProgrammingError):
+            # Another process may have been quicker.
+            there = sa.inspect(self._engine).get_columns(column.table.name)
+            if column.name not in {found["name"] for found in there}:
+                raise
 
     def _turn_wal_on(self) -> None:
         """Let readers and a writer work at once; the file remembers it."""

@@ -35,7 +35,9 @@ _KEYS = sa.Table(
     sa.Column("is_admin", sa.Boolean, nullable=False),
     sa.Column("created", sa.String(40), nullable=False),
     sa.Column("revoked", sa.String(40)),
+    sa.Column("stores", sa.JSON),  # null in a key of before there were stores: it reads all
 )
+_LISTS = ("models", "stores")
 _TIMES = ("expires", "created", "revoked")
 
 
@@ -87,7 +89,9 @@ class KeyStore:
 
     # -- manage ---------------------------------------------------------------------------------
 
-    def create(self, name: str, *, models: Sequence[str] = (), **limits: Any) -> NewKey:
+    def create(
+        self, name: str, *, models: Sequence[str] = (), stores: Sequence[str] = (), **limits: Any
+    ) -> NewKey:
         """Make a key; ``limits`` are the other fields of `Key`.
 
         Raises:
@@ -101,10 +105,12 @@ class KeyStore:
             id=key_id(token) or "",
             name=name,
             models=tuple(models),
+            stores=tuple(stores),
             created=datetime.now(UTC),
             **limits,
         )
-        row = asdict(key) | {"digest": digest(token), "models": list(key.models)}
+        row = asdict(key) | {"digest": digest(token)}
+        row |= {what: list(row[what]) for what in _LISTS}
         row |= {what: row[what] and row[what].isoformat() for what in _TIMES}
         with self._database.writing() as connection:
             connection.execute(sa.insert(_KEYS).values(row))
@@ -199,4 +205,4 @@ def _checked(token: str, found: tuple[float, Key, str] | None) -> Key:
 def _key(row: sa.RowMapping) -> Key:
     fields = {name: value for name, value in row.items() if name != "digest"}
     fields |= {w: fields[w] and datetime.fromisoformat(fields[w]) for w in _TIMES}
-    return Key(**fields | {"models": tuple(fields["models"])})
+    return Key(**fields | {what: tuple(fields[what] or ()) for what in _LISTS})

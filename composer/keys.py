@@ -30,6 +30,8 @@ class Key:
         name: for people.
         models: what may be asked for, by the names a client sends; empty allows every one. A
             composition brings its experts with it: they need not be listed.
+        stores: what passages may come from; empty allows every store. Others are passed over, as
+            if their passages did not exist.
         rpm: requests a minute, for each server process.
         tpm: tokens a minute, for each server process.
         usd: budget of each period, over all processes.
@@ -43,6 +45,7 @@ class Key:
     id: str
     name: str
     models: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
     rpm: int | None = None
     tpm: int | None = None
     usd: float | None = None
@@ -75,6 +78,22 @@ class Key:
     def allows(self, model: str) -> bool:
         """Tell whether the key may ask for a model."""
         return not self.models or model in self.models
+
+    @property
+    def readable(self) -> frozenset[str] | None:
+        """The stores that passages may come from; None are all."""
+        return frozenset(self.stores) or None
+
+    def require_store(self, store: str) -> None:
+        """Let a search of a store pass.
+
+        Raises:
+            ForbiddenError: it is not among the key's stores.
+        """
+        if self.stores and store not in self.stores:
+            raise ForbiddenError(
+                f"API key: may not read store {store[:100]!r}; it may read {', '.join(self.stores)}"
+            )
 
     def require_model(self, model: str) -> None:
         """Let a model pass.

@@ -30,6 +30,10 @@ def create(
         list[str] | None,
         typer.Option("--model", "-m", help="May ask for this model; repeat it. None allows all."),
     ] = None,
+    store: Annotated[
+        list[str] | None,
+        typer.Option("--store", help="May read this store; repeat it. None allows all."),
+    ] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests a minute, each server process.")] = None,
     tpm: Annotated[int | None, typer.Option(help="Tokens a minute, each server process.")] = None,
     usd: Annotated[float | None, typer.Option(help="Budget of each period in USD.")] = None,
@@ -64,16 +68,18 @@ def create(
         raise OptionError(f"--per: {per} is the period of no budget; name it with --usd")
     known = Registry.load(registry)
     _check(model or [], {*known.experts, *known.compositions, "auto"})
+    for name_of_store in store or ():
+        known.store(name_of_store)
     until = None if expires is None else expiry(expires, datetime.now(UTC))
     limits = {"rpm": rpm, "tpm": tpm, "usd": usd, "expires": until, "is_admin": admin}
-    store = KeyStore(database_location(known, "keys"))
-    new = store.create(name, models=model or [], per=per or "total", **limits)
-    store.close()
+    keys = KeyStore(database_location(known, "keys"))
+    new = keys.create(name, models=model or [], stores=store or [], per=per or "total", **limits)
+    keys.close()
     if json:
         print_json({**_json(new.key), "token": new.token})
         return
     say(new.token)
-    say(f"key {new.key.id} of {name}, stored in {store.where}; the token is not shown again")
+    say(f"key {new.key.id} of {name}, stored in {keys.where}; the token is not shown again")
 
 
 @app.command("list")
@@ -138,13 +144,14 @@ def _json(key: "Key", spent: "Spent | None" = None) -> dict[str, Any]:
 
 
 def _table(rows: list[tuple["Key", "Spent"]]) -> None:
-    head = ("id", "name", "state", "models", "rpm", "tpm", "spent", "budget", "expires")
+    head = ("id", "name", "state", "models", "stores", "rpm", "tpm", "spent", "budget", "expires")
     lines = [head] + [
         (
             key.id,
             key.name + (" (admin)" if key.is_admin else ""),
             key.state(),
             ",".join(key.models) or "all",
+            ",".join(key.stores) or "all",
             str(key.rpm or "-"),
             str(key.tpm or "-"),
             f"{spent.usd:.4g}",

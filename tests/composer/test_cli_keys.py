@@ -30,8 +30,8 @@ def test_a_key_is_shown_once_listed_without_its_token_and_revoked(folder):
         assert store.authenticate(token).models == ("shaky",)
         table = ok("keys", "list", cwd=folder)
         assert token not in table
-        assert table.splitlines()[1].split()[:8] == [
-            *(key_id, "alice", "active", "shaky", "60", "-", "0.25", "5"),
+        assert table.splitlines()[1].split()[:9] == [
+            *(key_id, "alice", "active", "shaky", "all", "60", "-", "0.25", "5"),
         ]
         [row] = json.loads(ok("keys", "list", "--json", cwd=folder))
         assert (row["spent_usd"], row["per"], row["state"]) == (0.25, "day", "active")

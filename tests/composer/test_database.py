@@ -53,3 +53,24 @@ def test_an_error_undoes_the_transaction(tmp_path):
             raise KeyError
         with database.reading() as connection:
             assert connection.execute(sa.select(spending._SUMS)).all() == []
+
+
+def test_a_table_of_an_older_version_gets_the_columns_it_lacks(tmp_path):
+    older = sa.Table("things", sa.MetaData(), sa.Column("id", sa.String(9), primary_key=True))
+    newer = sa.Table(
+        "things",
+        sa.MetaData(),
+        sa.Column("id", sa.String(9), primary_key=True),
+        sa.Column("size", sa.BigInteger),
+    )
+    with (
+        closing(Database(tmp_path / "x.db", "keys", (older,))) as database,
+        database.writing() as connection,
+    ):
+        connection.execute(sa.insert(older).values(id="old"))
+    for _ in range(2):
+        with closing(Database(tmp_path / "x.db", "keys", (newer,))) as database:
+            with database.reading() as connection:
+                assert connection.execute(sa.select(newer)).first() == ("old", None)
+            with database.writing() as connection:
+                connection.execute(sa.update(newer).values(size=None))

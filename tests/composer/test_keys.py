@@ -6,6 +6,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from composer.key_store import KeyStore
 from composer.keys import Key, key_id
@@ -260,3 +261,23 @@ def test_spans_and_dates_are_read_as_people_write_them():
     for wrong in ("2026-11-24", "0d", "soon", "", "31-01-2027", "9999-12-31", "999999w"):
         with pytest.raises(ComposerError, match="expires"):
             expiry(wrong, now)
+
+
+def test_a_key_may_read_its_stores_and_no_other():
+    key = Key(id="k", name="k", created=datetime.now(UTC), stores=("handbook",))
+    key.require_store("handbook")
+    with pytest.raises(ForbiddenError, match="may not read store 'secret'; it may read handbook"):
+        key.require_store("secret")
+    assert key.readable == {"handbook"}
+    assert Key(id="k", name="k", created=datetime.now(UTC)).readable is None
+
+
+def test_a_key_of_before_there_were_stores_reads_all(where):
+    with closing(KeyStore(where)) as store:
+        token = store.create("old").token
+        with store._database.writing() as connection:
+            connection.execute(sa.text("ALTER TABLE keys DROP COLUMN stores"))
+    with closing(KeyStore(where)) as store:
+        assert store.authenticate(token).stores == ()
+        new = store.create("new", stores=["handbook"])
+        assert store.authenticate(new.token).stores == ("handbook",)
