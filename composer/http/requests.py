@@ -91,7 +91,7 @@ def _ask(body: Body, prompt: Prompt, sampling: Sampling, left_out: frozenset[str
         model=text_field(body, "model") or "",
         prompt=Prompt(prompt.messages, sampling, _extra(body, left_out)),
         is_streamed=flag(body, "stream"),
-        has_usage=bool(options) and _has_usage(options),
+        has_usage=_has_usage(options) if options else False,
     )
 
 
