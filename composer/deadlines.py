@@ -1,9 +1,7 @@
 """The time that a call may take, and the error where it takes longer."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 from experts_registry.errors import ExpertTimeoutError
@@ -20,25 +18,19 @@ class deadline:  # noqa: N801 - reads as a verb; a class, as three a request mus
         self, who: str, seconds: float | None, *, left: float | None = None, of: str = "answer"
     ) -> None:
         self._who, self._seconds, self._of = who, seconds, of
-        self._scope = (
-            None if seconds is None else asyncio.timeout(seconds if left is None else left)
-        )
+        self._left = seconds if left is None else left
+        self._alarm: _Alarm | None = None
 
     async def __aenter__(self) -> None:
-        if self._scope is not None:
-            await self._scope.__aenter__()
+        if self._seconds is not None and self._left is not None:
+            self._alarm = _Alarm(self._left)
+            self._alarm.watch()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._scope is None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._alarm is None:
             return
-        try:
-            await self._scope.__aexit__(kind, error, trace)
-        except TimeoutError:
+        self._alarm.stop()
+        if self._alarm.is_cause_of(error):
             raise _too_late(self._who, self._seconds, self._of) from None
 
 
@@ -57,44 +49,48 @@ async def timed(
     alarm = _Alarm(seconds if left is None else left)
     try:
         while True:
+            if alarm.has_rung:
+                raise _too_late(who, seconds)
+            alarm.watch()
             try:
-                with alarm.watching():
-                    item = await anext(chunks)
+                item = await anext(chunks)
             except StopAsyncIteration:
                 return
-            except TimeoutError:
-                if not alarm.has_rung:
-                    raise
-                raise _too_late(who, seconds) from None
+            except BaseException as error:
+                if alarm.is_cause_of(error):
+                    raise _too_late(who, seconds) from None
+                raise
+            finally:
+                alarm.rest()
             yield item
     finally:
         alarm.stop()
 
 
 class _Alarm:
-    """Wakes whichever task waits when the time is up, and those that come later at once."""
+    """Wakes the task that waits when the time is up."""
 
     def __init__(self, seconds: float) -> None:
         self.has_rung = False
+        self._has_woken = False
         self._task: asyncio.Task[Any] | None = None
         self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._ring)
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Raise `TimeoutError` in here when the time is up."""
-        if self.has_rung:
-            raise TimeoutError
-        task = self._task = asyncio.current_task()
-        cancelled = task.cancelling() if task else 0
-        try:
-            yield
-        except asyncio.CancelledError:
-            # Ours, unless somebody else cancels at the same time.
-            if self.has_rung and task is not None and task.uncancel() <= cancelled:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._task = None
+    def watch(self) -> None:
+        """Wake the current task, from now on."""
+        self._task = asyncio.current_task()
+        self._cancelled = self._task.cancelling() if self._task else 0
+
+    def rest(self) -> None:
+        """Wake nobody."""
+        self._task = None
+
+    def is_cause_of(self, error: BaseException | None) -> bool:
+        """Tell whether it alone ended the wait, and not somebody else who cancelled meanwhile."""
+        if not self._has_woken or self._task is None:
+            return False
+        is_alone = self._task.uncancel() <= self._cancelled
+        return is_alone and isinstance(error, asyncio.CancelledError)
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -102,6 +98,7 @@ class _Alarm:
     def _ring(self) -> None:
         self.has_rung = True
         if self._task is not None:
+            self._has_woken = True
             self._task.cancel()
 
 

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from composer.deadlines import deadline, timed
-from composer.opening import SETUP_ERRORS, blaming_setup, open_llm
+from composer.opening import SETUP_ERRORS, blame_setup, blaming_setup, open_llm
 from composer.shared import Shared
 from composer.slots import Slots
 from composer.status import Tier
@@ -103,7 +103,7 @@ class LocalDispatcher:
         spec = self._spec(expert)
         async with deadline(_who(expert), spec.limits.seconds), self._turn(expert):
             llm = await self._llm(expert)
-            with _failing_as(expert):
+            with _FailingAs(expert):
                 answer = await llm.generate(prompt.limited(max_tokens=spec.limits.max_tokens))
                 return _typed(answer, Generation)
 
@@ -118,7 +118,7 @@ class LocalDispatcher:
         async with self._turn(expert):
             llm = await self._llm(expert)
             prompt = prompt.limited(max_tokens=self._spec(expert).limits.max_tokens)
-            with _failing_as(expert):
+            with _FailingAs(expert):
                 chunks = llm.stream(prompt)
                 try:
                     async for chunk in chunks:
@@ -168,7 +168,7 @@ class LocalDispatcher:
             raise unknown_name("expert", expert, self._specs) from None
 
     def _turn(self, expert: str) -> Any:
-        return self._slots.get(expert) or _NoLimit()
+        return self._slots.get(expert, _NO_LIMIT)
 
     def _lend(self, specs: Mapping[str, ExpertSpec]) -> dict[str, _Kept]:
         with self._lock:
@@ -208,23 +208,26 @@ async def _close(llm: LLM) -> None:
     await llm.aclose()
 
 
-@contextmanager
-def _failing_as(expert: str) -> Iterator[None]:
-    """Turn whatever a backend raises by mistake into an error that names the expert.
+class _FailingAs:
+    """Turns whatever a backend raises by mistake into an error that names the expert.
 
     A backend may be anybody's plug-in, and one broken expert must not end a collection.
     """
-    try:
-        with blaming_setup(expert, SETUP_ERRORS):
-            yield
-    except ComposerError:
-        raise
-    except Exception as error:
-        logger.debug("expert %s: its backend failed", expert, exc_info=True)
-        raise ExpertReplyError(
-            f"{_who(expert)}: its backend failed: {type(error).__name__}: {error}; "
-            "mend the backend, or disable the expert"
-        ) from error
+
+    def __init__(self, expert: str) -> None:
+        self._expert = expert
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, SETUP_ERRORS):
+            blame_setup(self._expert, error)
+        if isinstance(error, Exception) and not isinstance(error, ComposerError):
+            logger.debug("expert %s: its backend failed", self._expert, exc_info=True)
+            raise ExpertReplyError(
+                f"{_who(self._expert)}: its backend failed: {type(error).__name__}: {error}; "
+                "mend the backend, or disable the expert"
+            ) from error
 
 
 def _typed(value: Any, kind: type[T]) -> T:
@@ -241,3 +244,6 @@ class _NoLimit:
     async def __aenter__(self) -> None: ...
 
     async def __aexit__(self, *_: object) -> None: ...
+
+
+_NO_LIMIT = _NoLimit()

@@ -10,7 +10,7 @@ from experts_registry.retrieval_schema import RetrievalSpec, StoreSpec
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Generation, Prompt, Usage
 
-__all__ = ["CHARACTERS_PER_TOKEN", "counted", "most", "most_read"]
+__all__ = ["CHARACTERS_PER_TOKEN", "counted", "most", "most_passages", "most_read", "most_written"]
 
 CHARACTERS_PER_TOKEN = 4  # a rough mean over English tokenizers, good enough to price a call
 _BYTES_PER_TOKEN = 2  # what a tokenizer hardly ever stays below: a reservation is for the most
@@ -30,7 +30,7 @@ def counted(prompt: Prompt, generation: Generation) -> Usage:
     )
 
 
-def most_read(retrieval: RetrievalSpec | None, stores: Mapping[str, StoreSpec]) -> int:
+def most_passages(retrieval: RetrievalSpec | None, stores: Mapping[str, StoreSpec]) -> int:
     """Return the most tokens of passages that come before a question; 0 without retrieval."""
     if retrieval is None:
         return 0
@@ -38,23 +38,23 @@ def most_read(retrieval: RetrievalSpec | None, stores: Mapping[str, StoreSpec]) 
     return retrieval.k * (words * _TOKENS_PER_WORD + _TOKENS_AROUND)
 
 
-def most(spec: ExpertSpec, prompt: Prompt, *, passages: int = 0) -> Usage:
-    """Return the most tokens that one call may take.
+def most(spec: ExpertSpec, prompt: Prompt) -> Usage:
+    """Return the most tokens that one call may take."""
+    return Usage(prompt_tokens=most_read(prompt), completion_tokens=most_written(spec, prompt))
 
-    Args:
-        spec: who is called.
-        prompt: what is asked.
-        passages: tokens of what is retrieved for it, as far as they fit the expert's window.
-    """
-    if spec.context_window is not None:
-        passages = min(passages, spec.context_window)
+
+def most_read(prompt: Prompt) -> int:
+    """Return the most tokens that an expert may read of a prompt."""
     texts = [f"{message.content}{message.extra or ''}" for message in prompt.messages]
     texts += [str(prompt.extra)] if prompt.extra else []  # tools, schemas
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    return size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
+
+
+def most_written(spec: ExpertSpec, prompt: Prompt) -> int:
+    """Return the most tokens that an expert may write."""
     limits = (prompt.sampling.max_tokens, spec.limits.max_tokens, _ANSWER_TOKENS)
-    written = prompt.sampling.n * next(limit for limit in limits if limit is not None)
-    read = size // _BYTES_PER_TOKEN + 8 * len(prompt.messages)
-    return Usage(prompt_tokens=read + passages, completion_tokens=written)
+    return prompt.sampling.n * next(limit for limit in limits if limit is not None)
 
 
 def _tokens(characters: int) -> int:

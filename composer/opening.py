@@ -17,7 +17,14 @@ from experts_registry.plugins import load_plugin
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import LLM, Embedder, Reranker
 
-__all__ = ["SETUP_ERRORS", "blaming_setup", "open_embedder", "open_llm", "open_reranker"]
+__all__ = [
+    "SETUP_ERRORS",
+    "blame_setup",
+    "blaming_setup",
+    "open_embedder",
+    "open_llm",
+    "open_reranker",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +46,15 @@ def blaming_setup(
     try:
         yield
     except kinds as error:
-        if error.unopened is None:
-            error.unopened = expert
-            logger.error("expert %s cannot be opened: %s", expert, error)
+        blame_setup(expert, error)
         raise
+
+
+def blame_setup(expert: str, error: ComposerError) -> None:
+    """Mark an error as one that keeps an expert from being opened, and tell the operator once."""
+    if error.unopened is None:
+        error.unopened = expert
+        logger.error("expert %s cannot be opened: %s", expert, error)
 
 
 def open_llm(spec: ExpertSpec) -> LLM:

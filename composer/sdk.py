@@ -15,7 +15,7 @@ from composer.computing import Computing
 from composer.deadlines import deadline
 from composer.dispatch import Dispatcher, LocalDispatcher
 from composer.drafting import Drafting
-from composer.estimates import most_read
+from composer.estimates import most_passages
 from composer.evidence import Mode, Wish
 from composer.exploring import Exploration
 from composer.feedback import Feedback, FeedbackDesk
@@ -167,10 +167,12 @@ class Composer(Computing):
             return prompt
         return prompt.limited(max_tokens=composition.limits.max_tokens)
 
-    def most_read(self, model: str) -> int:
+    def most_passages(self, model: str) -> int:
         """Return the most tokens of passages that come before a question to a model."""
         composition = self._routing.composition(model)
-        return 0 if composition is None else most_read(composition.retrieval, self.registry.stores)
+        if composition is None:
+            return 0
+        return most_passages(composition.retrieval, self.registry.stores)
 
     # -- ask ------------------------------------------------------------------------------------
 

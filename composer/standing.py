@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 
 from composer.breaker import Breaker
 from composer.faults import is_experts_fault
@@ -37,37 +36,13 @@ class Standing:
         self._most = turns + spec.limits.queue if turns else _MOST_IN_FLIGHT
         self._lock = threading.Lock()
 
-    @contextmanager
-    def call(self) -> Iterator[Callable[[], None]]:
-        """Count a call while it lasts, and learn from how it ends.
+    def call(self) -> "_Call":
+        """Count a call while it lasts (``with``), and learn from how it ends.
 
-        Yields:
-            what to call once the expert answers: others need not wait for the end of a stream.
-
-        Raises:
-            ExpertOverloadedError: the expert is left alone now, or has no room.
+        It gives what to call once the expert answers: others need not wait for the end of a
+        stream. `ExpertOverloadedError` where the expert is left alone now, or has no room.
         """
-        is_probe = self._enter()
-
-        def answers() -> None:
-            nonlocal is_probe
-            if is_probe:
-                self.breaker.succeeded(is_probe=True)
-                is_probe = False
-
-        try:
-            yield answers
-        except ComposerError as error:
-            self._learn(error, is_probe=is_probe)
-            raise
-        except BaseException:  # the caller gave up, or hung up
-            self.breaker.abandoned(is_probe=is_probe)
-            raise
-        else:
-            self.breaker.succeeded(is_probe=is_probe)
-        finally:
-            with self._lock:
-                self.in_flight -= 1
+        return _Call(self)
 
     def left_alone(self) -> str | None:
         """Say why it should not be chosen now, or None."""
@@ -84,8 +59,12 @@ class Standing:
             breaker=self.breaker.state,
         )
 
-    def _enter(self) -> bool:
-        """Let a call in; tell whether it probes."""
+    def enter(self) -> bool:
+        """Let a call in; tell whether it probes.
+
+        Raises:
+            ExpertOverloadedError: the expert is left alone now, or has no room.
+        """
         name = f"expert {self.spec.name!r}"
         with self._lock:
             if self.in_flight >= self._most:
@@ -103,6 +82,17 @@ class Standing:
         self.retries.earn()
         return is_probe
 
+    def leave(self, error: BaseException | None, *, is_probe: bool) -> None:
+        """End a call, and learn from how it ended."""
+        if error is None:
+            self.breaker.succeeded(is_probe=is_probe)
+        elif isinstance(error, ComposerError):
+            self._learn(error, is_probe=is_probe)
+        else:  # the caller gave up, or hung up
+            self.breaker.abandoned(is_probe=is_probe)
+        with self._lock:
+            self.in_flight -= 1
+
     def _why(self) -> str:
         return "asked for a pause" if self.breaker.is_resting else "failed too often lately"
 
@@ -115,6 +105,25 @@ class Standing:
             self.breaker.succeeded(is_probe=is_probe)  # it was there to say no
         else:
             self.breaker.abandoned(is_probe=is_probe)
+
+
+class _Call:
+    """One call to an expert."""
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing, self._is_probe = standing, False
+
+    def __enter__(self) -> Callable[[], None]:
+        self._is_probe = self._standing.enter()
+        return self._answers
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._standing.leave(error, is_probe=self._is_probe)
+
+    def _answers(self) -> None:
+        if self._is_probe:
+            self._standing.breaker.succeeded(is_probe=True)
+            self._is_probe = False
 
 
 class Standings(Mapping[str, Standing]):

@@ -67,17 +67,17 @@ class Registry:
         """The enabled experts by name, in the file's order."""
         return {spec.name: spec for spec in self.file.experts if spec.enabled}
 
-    @property
+    @cached_property
     def llms(self) -> Mapping[str, ExpertSpec]:
         """The enabled experts that answer."""
         return {name: spec for name, spec in self.experts.items() if spec.kind == "llm"}
 
-    @property
+    @cached_property
     def retrievers(self) -> Mapping[str, ExpertSpec]:
         """The enabled experts that embed."""
         return {name: spec for name, spec in self.experts.items() if spec.kind == "retriever"}
 
-    @property
+    @cached_property
     def rerankers(self) -> Mapping[str, ExpertSpec]:
         """The enabled experts that score texts for a query."""
         return {name: spec for name, spec in self.experts.items() if spec.kind == "reranker"}

@@ -77,25 +77,16 @@ class Sampling:
     n: int = 1
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("max_tokens", Integral),
-            ("seed", Integral),
-            ("top_logprobs", Integral),
-            ("n", Integral),
-            ("temperature", Real),
-            ("top_p", Real),
-        ):
+        for name, kind, plain in _NUMBERS:
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            if value is None or type(value) in plain:  # at once; numpy's numbers are looked at
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind):
                 what = "a whole number" if kind is Integral else "a number"
                 told = type(value).__name__
                 raise OptionError(f"{name}: is a {told}; use {what}, or leave it out")
-        stop = self.stop or ()  # null, as clients send it, is none
-        stop = (stop,) if isinstance(stop, str) else stop
-        if not isinstance(stop, list | tuple) or not all(isinstance(t, str) for t in stop):
-            raise OptionError(f"stop: is a {type(stop).__name__}; use a text or a list of texts")
-        stop = tuple(stop)
-        object.__setattr__(self, "stop", stop)
+        if self.stop != ():
+            object.__setattr__(self, "stop", _stop_texts(self.stop))
         for name, least in (("max_tokens", 0), ("top_logprobs", 0), ("n", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -104,6 +95,24 @@ class Sampling:
             raise OptionError(f"temperature: {self.temperature} is not in [0, 2]")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise OptionError(f"top_p: {self.top_p} is not in (0, 1]")
+
+
+_NUMBERS = (
+    ("max_tokens", Integral, (int,)),
+    ("seed", Integral, (int,)),
+    ("top_logprobs", Integral, (int,)),
+    ("n", Integral, (int,)),
+    ("temperature", Real, (int, float)),
+    ("top_p", Real, (int, float)),
+)
+
+
+def _stop_texts(stop: Any) -> tuple[str, ...]:
+    stop = stop or ()  # null, as clients send it, is none
+    stop = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(stop, list | tuple) or not all(isinstance(t, str) for t in stop):
+        raise OptionError(f"stop: is a {type(stop).__name__}; use a text or a list of texts")
+    return tuple(stop)
 
 
 @dataclass(frozen=True)
@@ -143,10 +152,8 @@ class Prompt:
         elif isinstance(text_or_messages, str):
             prompt = cls((Message("user", text_or_messages),), Sampling(**sampling))
         elif isinstance(text_or_messages, Sequence) and not isinstance(text_or_messages, bytes):
-            prompt = cls(
-                tuple(_message(i, value) for i, value in enumerate(text_or_messages)),
-                Sampling(**sampling),
-            )
+            messages = tuple(_message(i, value) for i, value in enumerate(text_or_messages))
+            prompt = cls(messages, Sampling(**sampling)) if sampling else cls(messages)
         else:
             kind = type(text_or_messages).__name__
             raise PromptError(f"query: is a {kind}; use a text, a list of messages or a Prompt")

@@ -313,11 +313,12 @@ class Router(ABC):
         everyone = self._predict(z, x, weight)
         prediction = self._among(everyone, experts, weight)
         excluded = excluded or {}
-        available = np.ones((1, len(prediction.experts)), dtype=bool)
-        if excluded:
-            available[0] = [name not in excluded for name in prediction.experts]
-        context = Context(x=z, prediction=prediction, available=available)
-        scores, notes = transform(prediction.utility, context, transforms)
+        scores, notes = prediction.utility, list[str]()
+        if excluded or transforms:
+            known = prediction.experts
+            available = np.array([[name not in excluded for name in known]], dtype=bool)
+            context = Context(x=z, prediction=prediction, available=available)
+            scores, notes = transform(scores, context, transforms)
         candidates = ranked(prediction, scores[0], excluded)
         details = dict(self._details(x, self.state_))
         reason = details.pop("reason", "highest predicted quality")

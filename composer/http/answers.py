@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from starlette.types import Receive, Scope, Send
 
 from composer.http.asked import Asked
+from composer.http.bodies import raw_headers
 from composer.http.errors import ApiError
 from composer.http.headers import told_so_far
 from composer.http.passages import wish_of
@@ -131,8 +132,8 @@ class EventStream:
             "x-accel-buffering": "no",
             **self.headers,
         }
-        raw = [(key.encode(), value.encode("latin-1")) for key, value in headers.items()]
         async with aclosing(self.chunks):
+            raw = raw_headers(headers)
             await send({"type": "http.response.start", "status": 200, "headers": raw})
             await _write(send, self.events.first() + self._piece(self.first))
             async for chunk in self.chunks:

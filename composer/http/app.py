@@ -17,7 +17,7 @@ from composer.http.asked import Asked, Endpoint
 from composer.http.bodies import read_object, require_plain
 from composer.http.chat import chat
 from composer.http.completions import completions
-from composer.http.connection import Guarded, while_connected
+from composer.http.connection import Guarded, WhileConnected
 from composer.http.crowd import Crowd
 from composer.http.deciding import decision, feedback, route
 from composer.http.editions import Editions
@@ -64,6 +64,7 @@ _OPEN = {"/health": health, "/health/ready": ready}  # nobody needs a key for th
 
 
 MOST_AT_ONCE = 1000  # requests
+_NOBODY = nullcontext()
 
 
 def create_app(
@@ -135,7 +136,7 @@ class _Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, unless there are too many; what watches us is always answered."""
-        with nullcontext() if scope["method"] == "GET" else self._crowd.joined():
+        with _NOBODY if scope["method"] == "GET" else self._crowd:
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +149,7 @@ class _Served:
             require_same_origin(scope)
             require_plain(scope)
             body = await read_object(receive)
-        async with self._editions.lend() as composer:
+        with self._editions.lend() as composer:
             visit = Visit(
                 access=self._access,
                 request_id=scope["request_id"],
@@ -165,7 +166,7 @@ class _Served:
             )
             error: BaseException | None = None
             try:
-                async with while_connected(receive):
+                with WhileConnected(receive):
                     response = await self._endpoint(asked)
                     await response(scope, receive, send)
             except BaseException as caught:

@@ -2,16 +2,16 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from composer.http.errors import ApiError
 
-__all__ = ["MAX_BYTES", "JsonResponse", "json_bytes", "read_object", "require_plain"]
+__all__ = ["MAX_BYTES", "JsonResponse", "json_bytes", "raw_headers", "read_object", "require_plain"]
 
 MAX_BYTES = 10_000_000
 # A small value takes 20 times the memory that it takes in a body.
@@ -128,11 +128,32 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class JsonResponse(Response):
-    """A JSON answer."""
+class JsonResponse:
+    """A JSON answer.
 
-    media_type = "application/json"
+    Args:
+        content: its value.
+        status_code: of HTTP.
+        headers: further ones, with names in lower case.
+    """
 
-    def render(self, content: Any) -> bytes:
-        """Write the body."""
-        return json_bytes(content)
+    def __init__(
+        self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._body, self._status = json_bytes(content), status_code
+        self._headers = {
+            **(headers or {}),
+            "content-length": str(len(self._body)),
+            "content-type": "application/json",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        headers = raw_headers(self._headers)
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body})
+
+
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI has them."""
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]

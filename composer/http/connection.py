@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import cast
 
 from starlette.exceptions import HTTPException
@@ -12,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from composer.http.bodies import JsonResponse, json_bytes
+from composer.http.bodies import JsonResponse, json_bytes, raw_headers
 from composer.http.errors import ApiError, api_error, overloaded, unexpected
 from composer.http.headers import told_too_late
 from composer.http.rate_headers import rates_left
@@ -20,7 +19,7 @@ from composer.identifiers import new_id
 from composer.keys import is_token
 from experts_registry.errors import ComposerError, DatabaseError
 
-__all__ = ["Guarded", "while_connected"]
+__all__ = ["Guarded", "WhileConnected"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,40 +29,44 @@ _PATIENCE = 0.05  # seconds
 _LAST_WORDS = 1.0  # seconds for a client that may read nothing
 
 
-@asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Cancel what is inside when the client hangs up; its request must have been read."""
-    task = cast("asyncio.Task[object]", asyncio.current_task())  # never None in a coroutine
-    watchers: list[asyncio.Task[None]] = []
+class WhileConnected:
+    """Cancels what is inside when the client hangs up; its request must have been read."""
 
-    def watch() -> None:
-        watchers.append(asyncio.create_task(_cancel_at_hangup(receive, task)))
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
 
-    # Most answers are there before it is worth a task to watch for a client that leaves.
-    timer = asyncio.get_running_loop().call_later(_PATIENCE, watch)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not any(watcher.done() and not watcher.cancelled() for watcher in watchers):
-            raise
-        task.uncancel()
-        raise ClientDisconnect from None
-    finally:
-        timer.cancel()
-        for watcher in watchers:
-            watcher.cancel()
+    def __enter__(self) -> None:
+        # Never None in a coroutine.
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        # Most answers are there before it is worth a task to watch for a client that leaves.
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._watch)
 
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._timer.cancel()
+        if self._watcher is None:
+            return
+        if not self._watcher.done():
+            self._watcher.cancel()
+        elif isinstance(error, asyncio.CancelledError) and not self._watcher.cancelled():
+            self._task.uncancel()
+            raise ClientDisconnect from None
 
-async def _cancel_at_hangup(receive: Receive, task: "asyncio.Task[object]") -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()
+    def _watch(self) -> None:
+        self._watcher = asyncio.create_task(self._cancel_at_hangup())
+
+    async def _cancel_at_hangup(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._task.cancel()
 
 
 class Guarded:
     """Gives every answer an ``x-request-id``, and every failure the API's shape.
 
     A name that the client has given its request comes back beside it.
+
+    What was answered is left in ``scope["status"]``.
 
     A failure after the first byte of a stream becomes its last event; there is no [DONE] then.
     A stream that has events of its own for it says so in ``scope["failed_event"]``.
@@ -117,8 +120,8 @@ class _Sending:
             headers = {"x-request-id": self.request_id, **rates_left(self._scope.get("visit"))}
             if name := self._scope["client_request_id"]:
                 headers["x-client-request-id"] = name
-            raw = ((key.encode(), value.encode()) for key, value in headers.items())
-            message["headers"] = [*message["headers"], *raw]
+            message["headers"] = [*message["headers"], *raw_headers(headers)]
+            self._scope["status"] = message["status"]
         elif message["type"] == "http.response.body":
             self._is_complete = not message.get("more_body", False)
         await self._send(message)

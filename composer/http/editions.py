@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -46,8 +46,8 @@ class Editions:
     def __post_init__(self) -> None:
         self._current = _Edition(self.composer)
 
-    @asynccontextmanager
-    async def lend(self) -> AsyncIterator[Composer]:
+    @contextmanager
+    def lend(self) -> Iterator[Composer]:
         """Keep one composer for one request, whatever happens to the file meanwhile."""
         edition = self._current
         edition.users += 1

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from composer.decision_sums import HUNG_UP
 from composer.http.finished import Finished
@@ -21,8 +21,8 @@ class Observed:
     """Runs an app, and tells observers what each of its requests came to.
 
     Args:
-        app: whose requests; it leaves ``request_id``, and ``visit`` where it comes so far, in the
-            scope.
+        app: whose requests; it leaves ``request_id``, and ``status`` and ``visit`` where it comes
+            so far, in the scope.
         observers: called with each finished request.
         tracing: opens a span around each, if traces are wanted.
     """
@@ -41,35 +41,28 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), HUNG_UP
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        began = time.perf_counter()
         tracing = self._tracing
         span = None if tracing is None else tracing.begin(scope["headers"])
         self.in_flight += 1
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send)
         finally:
             self.in_flight -= 1
-            done = _finished(scope, status, began)
+            done = _finished(scope, began)
             for observe in self._observers:
                 observe(done)
             if tracing is not None and span is not None:
                 tracing.end(span, done)
 
 
-def _finished(scope: Scope, status: int, began: float) -> Finished:
+def _finished(scope: Scope, began: float) -> Finished:
     route = scope.get("route")
     return Finished(
         request_id=scope.get("request_id", ""),
         method=scope["method"] if scope["method"] in _METHODS else "(unknown)",
         route=getattr(route, "path", "(unknown)"),
-        status=status,
+        status=scope.get("status", HUNG_UP),
         began=began,
         ended=time.perf_counter(),
         visit=scope.get("visit"),

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from composer.http.bodies import json_bytes
 from composer.http.errors import ApiError
+from composer.http.joined import Joined
 
 __all__ = ["DoorProtocol", "Patience"]
 
@@ -232,6 +233,11 @@ class DoorProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(_LINGER, self.timeout_keep_alive_handler)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if cycle.scope["method"] != "HEAD":  # whose answer is a head alone
+            cycle.transport = Joined(self.transport)
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or see the answer out."""

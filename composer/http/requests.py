@@ -33,6 +33,8 @@ _OURS = {
     "top_p", "stop", "seed", "logprobs", "top_logprobs", "stream_options", "retrieval",
 }  # fmt: skip
 _OURS_IN_TEXT = {"prompt", "echo", "best_of"}
+_NOT_PASSED_ON = frozenset(_UPSTREAM | _OURS)
+_NOT_PASSED_ON_OF_TEXT = _NOT_PASSED_ON | _OURS_IN_TEXT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +66,22 @@ def chat_ask(body: Body) -> Ask:
     top = integer(body, "top_logprobs", 0, 20)
     if top is not None and not logprobs:
         raise bad("top_logprobs", "needs logprobs: true; say it, or leave top_logprobs out")
-    sampling = replace(_sampling(body), logprobs=logprobs, top_logprobs=top or 0)
-    return _ask(body, Prompt.of(messages), sampling, _OURS)
+    sampling = _sampling(body, logprobs=logprobs, top_logprobs=top or 0)
+    return _ask(body, Prompt.of(messages), sampling, _NOT_PASSED_ON)
 
 
 def text_ask(body: Body, text: str) -> Ask:
     """Read a request to complete one text; errors as of `chat_ask`."""
     top = integer(body, "logprobs", 0, 5)
-    sampling = replace(_sampling(body), logprobs=top is not None, top_logprobs=top or 0)
+    sampling = _sampling(body, logprobs=top is not None, top_logprobs=top or 0)
     if sampling.max_tokens is None:
         sampling = replace(sampling, max_tokens=TEXT_TOKENS)
     if not text_field(body, "suffix"):
         body = {key: value for key, value in body.items() if key != "suffix"}
-    return _ask(body, Prompt.of(text), sampling, _OURS | _OURS_IN_TEXT)
+    return _ask(body, Prompt.of(text), sampling, _NOT_PASSED_ON_OF_TEXT)
 
 
-def _ask(body: Body, prompt: Prompt, sampling: Sampling, ours: set[str]) -> Ask:
+def _ask(body: Body, prompt: Prompt, sampling: Sampling, left_out: frozenset[str]) -> Ask:
     require(body, "model")
     text_field(body, "user")
     options = body.get("stream_options")
@@ -87,9 +89,9 @@ def _ask(body: Body, prompt: Prompt, sampling: Sampling, ours: set[str]) -> Ask:
         raise bad("stream_options", "is no object; use {include_usage: true}", "invalid_type")
     return Ask(
         model=text_field(body, "model") or "",
-        prompt=replace(prompt, sampling=sampling, extra=_extra(body, ours)),
+        prompt=Prompt(prompt.messages, sampling, _extra(body, left_out)),
         is_streamed=flag(body, "stream"),
-        has_usage=_has_usage(options or {}),
+        has_usage=_has_usage(options) if options else False,
     )
 
 
@@ -98,7 +100,7 @@ def _has_usage(options: Body) -> bool:
     return flag({f"stream_options.{name}": options.get(name)}, f"stream_options.{name}")
 
 
-def _sampling(body: Body) -> Sampling:
+def _sampling(body: Body, *, logprobs: bool, top_logprobs: int) -> Sampling:
     for name in ("frequency_penalty", "presence_penalty"):
         decimal(body, name, -2, 2)
     limits = [
@@ -112,10 +114,11 @@ def _sampling(body: Body) -> Sampling:
         stop=stop_texts(body),
         seed=integer(body, "seed", -(2**63), 2**63 - 1),
         n=integer(body, "n", 1, MAX_ANSWERS) or 1,
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
     )
 
 
-def _extra(body: Body, ours: set[str]) -> dict[str, Any]:
+def _extra(body: Body, left_out: frozenset[str]) -> dict[str, Any]:
     """Return what goes to remote experts untouched."""
-    left_out = _UPSTREAM | ours
     return {key: value for key, value in body.items() if key.casefold() not in left_out}

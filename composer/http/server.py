@@ -74,6 +74,7 @@ def serve(
             app,
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # nobody here reads whom a client came through
             http=partial(DoorProtocol, patience=patience),  # type: ignore[arg-type]
             ws="none",
             server_header=False,

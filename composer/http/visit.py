@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from composer.admission import Reservation
 from composer.decision_log import Logged
 from composer.decision_sums import HUNG_UP
-from composer.estimates import most
+from composer.estimates import most_read, most_written
 from composer.http.access import Access
 from composer.http.errors import api_error
 from composer.keys import Key, is_token
@@ -65,8 +65,8 @@ class Visit:
             return
         self.key.require_model(granted)  # before it is looked up: names are nobody's business
         specs = composer.candidates(model)
-        read = composer.most_read(model)
-        calls = [_most(specs, composer.limited(prompt, model), read) for prompt in prompts]
+        passages = composer.most_passages(model)
+        calls = [_most(specs, composer.limited(prompt, model), passages) for prompt in prompts]
         self._reservation = await self.access.admission.areserve(
             self.key,
             model=granted,
@@ -112,9 +112,12 @@ class Visit:
         """
         if is_token(model):
             raise UnknownNameError("model: is an API key; send it in the header, and a name here")
-        known = {AUTO, *self.registry.compositions, *self.registry.experts}
-        named = NamedRouter.find(model, self.registry)
-        self.model = model if model in known else named.family if named else "(unknown)"
+        registry = self.registry
+        if model in registry.compositions or model in registry.experts or model == AUTO:
+            self.model = model
+            return model
+        named = NamedRouter.find(model, registry)
+        self.model = named.family if named else "(unknown)"
         if named is None or self.key is None:
             return model
         return next(filter(self.key.allows, (named.model, named.family)), model)
@@ -206,8 +209,16 @@ def _status(error: BaseException | None) -> int:
 
 def _most(specs: Sequence[ExpertSpec], prompt: Prompt, passages: int) -> tuple[int, float]:
     """Return the most tokens and USD that one call to any of these experts may take."""
-    calls = [(spec.price, most(spec, prompt, passages=passages)) for spec in specs]
+    read = most_read(prompt)
+    calls = [
+        (spec.price, read + _fitting(spec, passages), most_written(spec, prompt)) for spec in specs
+    ]
     return (
-        max(usage.total_tokens for _, usage in calls),
-        max(price.cost(usage.prompt_tokens, usage.completion_tokens) for price, usage in calls),
+        max(read + written for _, read, written in calls),
+        max(price.cost(read, written) for price, read, written in calls),
     )
+
+
+def _fitting(spec: ExpertSpec, passages: int) -> int:
+    """Return how many tokens of passages there may be room for."""
+    return passages if spec.context_window is None else min(passages, spec.context_window)

@@ -5,8 +5,7 @@ broken connection for a connect timeout, keeps the cookies of servers, and saves
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from ssl import SSLContext
 from typing import Any
 
@@ -74,10 +73,12 @@ class AiohttpClient:
         """
         await self._turn()
         try:
-            with _told_as_httpx():
-                answer = await self._session.post(
-                    self._url, data=body, headers=headers, allow_redirects=False
-                )
+            answer = await self._session.post(
+                self._url, data=body, headers=headers or None, allow_redirects=False
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._turns.release()
+            raise _as_httpx(error) from error
         except BaseException:
             self._turns.release()
             raise
@@ -106,11 +107,21 @@ class _Reply:
         self.status_code, self.is_success = answer.status, 200 <= answer.status < 300
         self.headers: Mapping[str, Any] = answer.headers
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
         """Read the body, decompressed, as it comes."""
-        with _told_as_httpx():
-            async for piece in self._answer.content.iter_any():
-                yield piece
+        return self  # no generator, which the loop would keep a list of
+
+    def __aiter__(self) -> "_Reply":
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await self._answer.content.readany()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _as_httpx(error) from error
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
         """Let the connection be used again, if all was read."""
@@ -120,12 +131,9 @@ class _Reply:
             self._turns.release()
 
 
-@contextmanager
-def _told_as_httpx() -> Iterator[None]:
-    try:
-        yield
-    except (aiohttp.ClientError, TimeoutError) as error:
-        if isinstance(error.__cause__, aiohttp.http_exceptions.ContentEncodingError):
-            raise httpx.DecodingError(str(error)) from error
-        kind = next(to for of, to in _KINDS if isinstance(error, of))
-        raise kind(str(error)) from error
+def _as_httpx(error: Exception) -> httpx.HTTPError:
+    """Return an error of aiohttp's, or a `TimeoutError`, as httpx tells it."""
+    if isinstance(error.__cause__, aiohttp.http_exceptions.ContentEncodingError):
+        return httpx.DecodingError(str(error))
+    kind = next(to for of, to in _KINDS if isinstance(error, of))
+    return kind(str(error))

@@ -68,8 +68,7 @@ class HashingEmbedder:
         """Return the buckets of a text, of length 1; plain numbers, as a short one has few."""
         width = self._options.dimensions
         found: dict[int, float] = {}
-        for feature, count in Counter(self._features(text)).items():
-            code = crc32(feature.encode())
+        for code, count in Counter(map(crc32, self._features(text))).items():
             # Damped: a word said ten times is not ten times as telling.
             value = log1p(count) if code & 1 else -log1p(count)
             bucket = (code >> 1) % width
@@ -78,12 +77,17 @@ class HashingEmbedder:
         # An empty text has no direction of its own; it gets a fixed one so that rows are unit.
         return {k: v / length for k, v in found.items()} if length else {0: 1.0}
 
-    def _features(self, text: str) -> list[str]:
+    def _features(self, text: str) -> list[bytes]:
         words = unicodedata.normalize("NFKC", text).casefold().split()
-        text, features = f" {' '.join(words)} ", [f"w:{word}" for word in words]
-        for n in range(self._options.shortest, self._options.longest + 1):
-            features += [text[i : i + n] for i in range(len(text) - n + 1)]
-        return features
+        text = f" {' '.join(words)} "
+        features = [f"w:{word}".encode() for word in words]
+        sizes = range(self._options.shortest, self._options.longest + 1)
+        if text.isascii():  # then bytes are characters: cut once encoded, not encoded once cut
+            whole = text.encode()
+            return features + [whole[i : i + n] for n in sizes for i in range(len(whole) - n + 1)]
+        return features + [
+            text[i : i + n].encode() for n in sizes for i in range(len(text) - n + 1)
+        ]
 
 
 def _unit(x: FloatArray) -> FloatArray:

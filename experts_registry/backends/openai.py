@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.request import getproxies
@@ -51,15 +51,6 @@ class Options(BaseModel, extra="forbid", frozen=True):
         description="Ask also a link-local address (169.254.0.0/16, fe80::/10), where clouds keep "
         "credentials.",
     )
-
-
-class _Refused(Exception):  # noqa: N818 - never leaves this file
-    """The server answered with a status that is not success."""
-
-    def __init__(self, status: int, body: bytes, wait: float | None) -> None:
-        super().__init__(status, body, wait)
-        self.status, self.wait = status, wait
-        self.body = body.decode(errors="replace")
 
 
 class OpenAILLM:
@@ -116,11 +107,11 @@ class OpenAILLM:
 
     async def _generate(self, prompt: Prompt) -> Generation:
         with self.endpoint.kept_from_clients():
-            async with self._post(prompt, stream=False) as response:
+            async with _Asking(self, prompt, stream=False) as response:
                 return await self._whole(response, prompt)
 
     async def _stream(self, prompt: Prompt) -> AsyncGenerator[Chunk]:
-        async with self._post(prompt, stream=True) as response:
+        async with _Asking(self, prompt, stream=True) as response:
             if _is_document(response):
                 generation = await self._whole(response, prompt)
                 for index, choice in enumerate(generation.choices):
@@ -137,23 +128,21 @@ class OpenAILLM:
                     yield chunk
         yield Chunk("", assembly.generation(is_done=is_done))
 
-    @asynccontextmanager
-    async def _post(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[Reply]:
-        """Send a prompt; what goes wrong until the response was read becomes our error."""
+    async def post(self, prompt: Prompt, *, stream: bool) -> Reply:
+        """Send a prompt; a refusal becomes our error, a connection that breaks does not yet."""
         body = self._body(prompt, stream=stream)
         if not self.options.allow_link_local:
             await self._host.require_allowed()
+        client = await self._clients.get()
+        response = await client.post(body, trace_headers())
+        if response.is_success:
+            return response
         try:
-            response = await self._send(body)
-            try:
-                yield response
-            finally:
-                await response.aclose()
-        except _Refused as refused:
-            endpoint = self.endpoint.asking(prompt)
-            raise refusal(endpoint, refused.status, refused.body, refused.wait) from None
-        except httpx.HTTPError as error:
-            raise broken(self.endpoint, error, self.options) from error
+            said = await _read(response, MAX_REFUSAL)
+        finally:
+            await response.aclose()
+        text, wait = said.decode(errors="replace"), retry_after(response.headers)
+        raise refusal(self.endpoint.asking(prompt), response.status_code, text, wait)
 
     def _body(self, prompt: Prompt, *, stream: bool) -> bytes:
         if self._closed:
@@ -174,14 +163,6 @@ class OpenAILLM:
             own["stream_options"] = {**more, "include_usage": True}
         return request_body(self.endpoint, prompt, own)
 
-    async def _send(self, body: bytes) -> Reply:
-        """Open a response."""
-        client = await self._clients.get()
-        response = await client.post(body, trace_headers())
-        if not response.is_success:
-            raise await _refused(response)
-        return response
-
     async def _whole(self, response: Reply, prompt: Prompt) -> Generation:
         size = response.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_REPLY:
@@ -191,8 +172,7 @@ class OpenAILLM:
             )
         body = await _read(response, MAX_REPLY)
         content_type = response.headers.get("content-type", "")
-        endpoint, n = self.endpoint.asking(prompt), prompt.sampling.n
-        return parse_reply(endpoint, body, content_type, n=n)
+        return parse_reply(self.endpoint, prompt, body, content_type)
 
     def _new_client(self) -> Client:
         options, limit = self.options, self.spec.limits.concurrency or 100
@@ -223,6 +203,25 @@ class OpenAILLM:
             transport=self._transport,
         )
         return HttpxClient(self.endpoint.url, client)
+
+
+class _Asking:
+    """A response while it is read; a connection that breaks until then becomes our error."""
+
+    def __init__(self, llm: OpenAILLM, prompt: Prompt, *, stream: bool) -> None:
+        self._llm, self._prompt, self._stream = llm, prompt, stream
+
+    async def __aenter__(self) -> Reply:
+        try:
+            self._response = await self._llm.post(self._prompt, stream=self._stream)
+        except httpx.HTTPError as error:
+            raise broken(self._llm.endpoint, error, self._llm.options) from error
+        return self._response
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        await self._response.aclose()
+        if isinstance(error, httpx.HTTPError):
+            raise broken(self._llm.endpoint, error, self._llm.options) from error
 
 
 class _ClientPerLoop:
@@ -262,14 +261,6 @@ class _ClientPerLoop:
             yield client
         finally:
             await client.aclose()
-
-
-async def _refused(response: Reply) -> _Refused:
-    try:
-        body = await _read(response, MAX_REFUSAL)
-    finally:
-        await response.aclose()
-    return _Refused(response.status_code, body, retry_after(response.headers))
 
 
 async def _read(response: Reply, limit: int) -> bytes:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,7 +15,6 @@ from experts_registry.types import Chunk, Generation, Message, Prompt, TokenLogp
 
 __all__ = ["Assembly", "parse_reply", "request_body"]
 
-B = TypeVar("B", bound=BaseModel)
 _ENCODER = json.JSONEncoder(allow_nan=False)  # once: building it is slow
 _MOST_TOKENS = 2**53
 _LONGEST_WORD = 256
@@ -118,34 +117,39 @@ class _Piece(_Told):
     error: Any = None
 
 
-def parse_reply(endpoint: Endpoint, body: bytes, content_type: str, *, n: int = 1) -> Generation:
-    """Read a whole answer, or up to ``n`` of them.
+def parse_reply(endpoint: Endpoint, prompt: Prompt, body: bytes, content_type: str) -> Generation:
+    """Read a whole answer to a prompt, or as many as it asks for.
 
     Raises:
         ExpertReplyError: it is not one.
     """
-    reply = _parse(endpoint, _Reply, body, content_type)
+    try:
+        reply = _Reply.model_validate_json(body)
+    except ValidationError as error:
+        where, reason = endpoint.asking(prompt), _reason(error)
+        raise _not_an_answer(where, body, content_type, reason) from None
     if reply.error:
-        raise error_in(endpoint, reply.error)
+        raise error_in(endpoint.asking(prompt), reply.error)
     if not reply.choices:
-        raise _not_an_answer(endpoint, body, content_type, "'choices' is missing or empty")
-    choices = sorted(reply.choices, key=lambda choice: choice.index)
-    first, *others = map(_generation, choices[:n])
-    return replace(
+        reason = "'choices' is missing or empty"
+        raise _not_an_answer(endpoint.asking(prompt), body, content_type, reason)
+    first, *others = sorted(reply.choices, key=lambda choice: choice.index)[: prompt.sampling.n]
+    return _generation(
         first,
         usage=_usage(reply.usage),
-        others=tuple(others),
+        others=tuple(map(_generation, others)),
         reply=reply.reply,
         usage_details=_details(reply.usage),
     )
 
 
-def _generation(choice: _Choice) -> Generation:
+def _generation(choice: _Choice, **of_call: Any) -> Generation:
     return Generation(
         text=choice.message.content or "",
         finish_reason=choice.finish_reason or "stop",
         logprobs=_logprobs(choice.logprobs),
         extra=_extra(choice.message),
+        **of_call,
     )
 
 
@@ -180,7 +184,11 @@ class Assembly:
     def add(self, event: Event) -> list[Chunk]:
         """Read one event; return what it says, if that is anything for the caller."""
         data = event.data.encode(errors="replace")
-        piece = _parse(self.endpoint, _Piece, data, "text/event-stream")
+        try:
+            piece = _Piece.model_validate_json(data)
+        except ValidationError as error:
+            reason = _reason(error)
+            raise _not_an_answer(self.endpoint, data, "text/event-stream", reason) from None
         if piece.error or event.name == "error":
             raise error_in(self.endpoint, piece.error or json.loads(data))
         self.usage = piece.usage or self.usage
@@ -226,14 +234,10 @@ class Assembly:
         )
 
 
-def _parse(endpoint: Endpoint, model: type[B], body: bytes, content_type: str) -> B:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = f"{where}: {first['msg']}" if where else first["msg"]
-    raise _not_an_answer(endpoint, body, content_type, reason)
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def _not_an_answer(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from composer.cli.main import app
 from composer.decision_log import DecisionLog
 from composer.decisions import Logged
-from composer.estimates import most, most_read
+from composer.estimates import most_passages, most_read
 from composer.http.headers import told
 from composer.progress import steps
 from composer.stores.gathering import Change
@@ -91,12 +91,10 @@ def test_a_reservation_covers_what_passages_cost():
     with library() as composer:
         answer = composer.query(CANTEEN, model="grounded")
         prompt = composer.limited(Prompt.of(CANTEEN), "grounded")
-        reserved = most(
-            composer.registry.expert("echo"), prompt, passages=composer.most_read("grounded")
-        )
-        assert reserved.prompt_tokens >= answer.steps[-1].usage.prompt_tokens
-        assert composer.most_read("plain") == composer.most_read("echo") == 0
-    assert most_read(None, {}) == 0
+        reserved = most_read(prompt) + composer.most_passages("grounded")
+        assert reserved >= answer.steps[-1].usage.prompt_tokens
+        assert composer.most_passages("plain") == composer.most_passages("echo") == 0
+    assert most_passages(None, {}) == 0
 
 
 def test_the_command_line_retrieves(path):
