@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from composer.json_lines import json_object, numbered_lines
 from composer.judged import JudgedQuery, read_corpus, read_judged
@@ -126,14 +128,45 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def held_out(material: Material, *, share: float, seed: int) -> Parts:
-    """Part the queries at random: those held out are never trained on.
+    """Part the queries at random: those held out are never trained on, nor are their passages.
+
+    Queries of one passage are held out together. Otherwise an expert that has learned its
+    passages by heart looks good: on XQuAD, five languages about each paragraph, one gained 0.22 of
+    nDCG@10 on queries about paragraphs it knew and lost 0.09 on others. Where passages join too
+    many queries for that, queries are parted one by one.
 
     A fifth of a few hundred queries proves little, so at least 50 are held out of up to a third.
     """
     n = len(material.queries)
     wanted = min(max(round(share * n), min(_FEWEST_HELD, n // 3)), _MOST_HELD)
-    order = np.random.default_rng(seed).permutation(n).tolist()
-    return Parts(train=tuple(sorted(order[wanted:])), held=tuple(sorted(order[:wanted])))
+    rng = np.random.default_rng(seed)
+    held = _drawn(_groups(material), wanted, rng)
+    if len(held) < wanted / 2:
+        held = set(rng.permutation(n)[:wanted].tolist())
+    train = tuple(row for row in range(n) if row not in held)
+    return Parts(train=train, held=tuple(sorted(held)))
+
+
+def _drawn(groups: Sequence[Sequence[int]], most: int, rng: np.random.Generator) -> set[int]:
+    """Return the rows of random groups, as many as there is room for."""
+    drawn: set[int] = set()
+    for group in rng.permutation(len(groups)).tolist():
+        if len(drawn) + len(groups[group]) <= most:
+            drawn.update(groups[group])
+    return drawn
+
+
+def _groups(material: Material) -> list[list[int]]:
+    """Return the rows of queries that a chain of relevant passages joins."""
+    n = len(material.queries)
+    joined = [(row, n + passage) for row, rows in enumerate(material.relevant) for passage in rows]
+    size = n + len(material.passages)
+    edges = coo_array((np.ones(len(joined)), np.array(joined).T), shape=(size, size))
+    _, label = connected_components(edges, directed=False)
+    groups: dict[int, list[int]] = {}
+    for row in range(n):
+        groups.setdefault(int(label[row]), []).append(row)
+    return list(groups.values())
 
 
 def _material(graded: Iterable[tuple[str, Mapping[str, int]]], corpus: Iterable[str]) -> Material:

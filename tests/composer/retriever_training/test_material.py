@@ -41,7 +41,7 @@ def test_held_out_queries_are_not_trained_on(queries):
     material = of_pairs((f"q{i}", f"p{i % 50}") for i in range(queries))
     parts = held_out(material, share=0.2, seed=3)
     assert sorted((*parts.train, *parts.held)) == list(range(queries))
-    assert queries / 6 <= len(parts.held) <= queries / 3
+    assert min(queries / 6, 250) <= len(parts.held) <= queries / 3
     assert parts == held_out(material, share=0.2, seed=3)
 
 
@@ -140,3 +140,21 @@ def test_a_real_gain_is_seen():
     assert found.is_better
     assert found.gain.value == pytest.approx(0.1, abs=0.03)
     assert json.dumps(found.probability) == "1.0"
+
+
+def test_queries_of_one_passage_are_held_out_together():
+    pairs = [(f"question {i}", f"passage {i // 4}") for i in range(200)]
+    material = of_pairs(pairs)
+    parts = held_out(material, share=0.2, seed=0)
+    passages = [
+        {p for i in part for p in material.relevant[i]} for part in (parts.train, parts.held)
+    ]
+    assert not passages[0] & passages[1]
+    assert len(parts.held) in range(25, 68)
+
+
+def test_queries_that_one_passage_joins_are_parted_one_by_one():
+    material = of_pairs((f"question {i}", f"the passage {i // 59}") for i in range(60))
+    parts = held_out(material, share=0.2, seed=0)
+    assert len(parts.held) == 20
+    assert sorted(parts.train + parts.held) == list(range(60))
