@@ -14,7 +14,7 @@ from routers.baselines import category_table
 from routers.data import RoutingDataset
 from routers.pilot_library import winners
 
-__all__ = ["classification_head", "dataset_label"]
+__all__ = ["IntArray", "classification_head", "dataset_label"]
 
 IntArray = NDArray[np.integer[Any]]
 _FEWEST = 8  # queries of a class
@@ -58,4 +58,5 @@ def dataset_label(x_train: FloatArray, train: RoutingDataset, x: FloatArray) -> 
     best = category_table(train, train).choice
     if best is None:
         raise TypeError("category_table: chooses for every query")
-    return best[nearest]
+    chosen: IntArray = best[nearest]
+    return chosen

@@ -12,7 +12,7 @@ import numpy as np
 
 from composer.evaluation import gap_closed
 from composer.judged import JudgedQuery
-from composer.retrieval_baselines import classification_head, dataset_label
+from composer.retrieval_baselines import IntArray, classification_head, dataset_label
 from composer.retrieval_measures import MEASURES, NDCG, Ranked, measured
 from composer.retrieval_report import Difference, RetrievalReport, System
 from composer.statistics import bootstrap, interval, macro_weights, verdict
@@ -76,12 +76,12 @@ class Bench:
             split=("test",) * len(names),
         )
 
-    def chosen(self, choice: FloatArray) -> Values:
+    def chosen(self, choice: IntArray) -> Values:
         """Return the measures of following one choice per query (n,)."""
         rows = np.arange(len(self.queries))
         return {name: values[rows, choice] for name, values in self.values.items()}
 
-    def fused(self, choice: FloatArray) -> Values:
+    def fused(self, choice: IntArray) -> Values:
         """Return the measures of the lists of several retrievers (n, k), fused by their ranks."""
         lists = [self.of(name) for name in self.retrievers]
         found = []
@@ -162,7 +162,7 @@ def _baselines(
 ) -> Iterator[tuple[str, Values]]:
     test = bench.table
     x, x_train = without_features(z), without_features(router.embed(train.queries))
-    head: Callable[..., FloatArray]
+    head: Callable[..., IntArray]
     for name, head in (
         ("classification head", classification_head),
         ("dataset label", dataset_label),
@@ -179,7 +179,7 @@ def _bounds(bench: Bench) -> Iterator[tuple[str, Values]]:
     yield "instance oracle", bench.chosen(bench.values[NDCG].argmax(axis=1))
 
 
-def _accuracy(choice: FloatArray, table: RoutingDataset) -> float | None:
+def _accuracy(choice: IntArray, table: RoutingDataset) -> float | None:
     """Return how often the choice is one of the best, where not all are."""
     best = winners(table.quality) > 0
     decided = best.any(axis=1)

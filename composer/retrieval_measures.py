@@ -37,7 +37,7 @@ def measured(
     qrels = {str(i): dict(query.relevant) for i, query in enumerate(judged)}
     run = {str(i): dict(found) for i, found in enumerate(ranked)}
     wanted = {ir_measures.parse_measure(MEASURES[name]): name for name in names}
-    values = {name: np.zeros(len(judged)) for name in names}
+    values: dict[str, FloatArray] = {name: np.zeros(len(judged)) for name in names}
     for each in ir_measures.iter_calc(list(wanted), qrels, run):
         values[wanted[each.measure]][int(each.query_id)] = each.value
     return values
