@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from composer.cli.retrieval_quality import app
+from composer.cli.retrievers import app
 from composer.judged import JudgedQuery
 from composer.opened import Opened
 from composer.retrieval_evaluation import Bench, evaluate_retrievers
