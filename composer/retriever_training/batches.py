@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Batch", "Learning", "batches"]
+__all__ = ["Batch", "Learning", "Rows", "batches"]
 
 Rows = NDArray[np.integer[Any]]
 

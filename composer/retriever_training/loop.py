@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from composer.retriever_training.batches import Batch, Learning, batches
+from composer.retriever_training.batches import Batch, Learning, Rows, batches
 from composer.retriever_training.checkpoint import Checkpoint
 from composer.retriever_training.judging import ndcg
 from composer.retriever_training.lora import Adapted
@@ -143,14 +144,26 @@ class Loop:
         # Dropout then depends on the batch alone, not on where a run began.
         torch.manual_seed(settings.seed * 1_000_003 + step)
         queries = self._adapted.vectors([texts.queries[i] for i in batch.queries], role="query")
-        self._masked.is_out = torch.from_numpy(batch.is_relevant)
-        columns = [self._passages(rows) for rows in batch.passages]
+        shared = self._shared(step)
+        is_relevant = [self._is_relevant(batch, shared)] if len(shared) else []
+        self._masked.is_out = torch.from_numpy(np.hstack([batch.is_relevant, *is_relevant]))
+        columns = [self._passages(rows) for rows in (*batch.passages, shared)]
         loss = self._loss.compute_loss_from_embeddings([queries, *columns], None)
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._adapted.parameters, 1.0)
         self._optimizer.step()
         return float(loss.detach())
+
+    def _shared(self, step: int) -> Rows:
+        """Draw passages that every query of a batch is compared with."""
+        count = self._settings.shared if self._settings.side == "query" else 0
+        rng = np.random.default_rng([self._settings.seed, step, 1])
+        return rng.permutation(len(self._vectors))[:count]
+
+    def _is_relevant(self, batch: Batch, rows: Rows) -> NDArray[np.bool_]:
+        relevant = self._learning.relevant
+        return np.array([[row in relevant[query] for row in rows] for query in batch.queries])
 
     def _passages(self, rows: Any) -> torch.Tensor:
         if self._settings.side == "query":

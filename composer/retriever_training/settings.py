@@ -24,6 +24,13 @@ class Settings(BaseModel, extra="forbid", frozen=True):
     temperature: float = Field(0.05, gt=0, le=1, description="What similarities are divided by.")
     batch_size: int = Field(32, ge=2, le=4096, description="Queries that are compared at once.")
     negatives: int = Field(4, ge=0, le=64, description="Mined passages beside each query's own.")
+    shared: int = Field(
+        1024,
+        ge=0,
+        le=100_000,
+        description="Random passages that every query of a batch is compared with too; only where "
+        "passages are left to the base, as their vectors then cost nothing.",
+    )
     mined: int = Field(32, ge=0, le=1000, description="They are drawn from so many hardest ones.")
     ceiling: float = Field(
         0.95, gt=0, le=1, description="Share of a relevant passage's score they stay below."
