@@ -114,7 +114,7 @@ export function passagesOf({ store, reason, passages, citations }) {
 function retrieved({ stage, reason, arms }) {
   const rows = arms.map(({ arm, quality, cost }) => el("li", {}, el("strong", {}, arm), ` quality ${fixed(quality)}, price ${fixed(cost)}`));
   return el(
-    "div", {},
+    "div", { class: "also" },
     el("h3", {}, "Passages"),
     el("p", {}, reason, el("span", { class: "muted" }, ` · decided by the ${stage}`)),
     rows.length ? el("ol", { class: "calls" }, ...rows) : null,
