@@ -5,7 +5,11 @@ import sys
 
 import pytest
 
-from tests.composer.http.servers import until
+from composer.http.app import create_app
+from experts_registry.registry import Registry
+from tests.composer.http.servers import running, until
+from tests.composer.libraries import FACTS, REGISTRY
+from tests.composer.test_retrieval_real import build, write
 
 HOSTILE = [
     '<img src=x onerror="document.title=`owned`">',
@@ -244,3 +248,22 @@ def test_settings_have_room_on_a_phone(page):
     )
     assert temperature["width"] == tokens["width"] > 120
     assert temperature["y"] == tokens["y"]
+
+
+def test_an_answer_shows_the_passages_it_was_given_and_those_it_cites(tab, tmp_path):
+    path = tmp_path / "experts.yaml"
+    path.write_text(REGISTRY.replace("EXPERTS", "").replace("COMPOSITIONS", ""))
+    write(tmp_path, "handbook", FACTS["handbook"])
+    build(Registry.load(path), "handbook")
+    with running(create_app(path)) as url:
+        tab.page.goto(f"{url}/ui")
+        turn = ended(ask(tab.page, "When does the canteen open?", model="grounded"))
+        found = turn.locator("details", has_text="2 passages from handbook")
+        found.locator("summary").click()
+        first = found.locator("li").first
+        assert FACTS["handbook"][1] in first.inner_text()
+        assert "cited" in first.inner_text()  # an echo repeats its mark
+        tab.page.select_option("#retrieval", "never")
+        turn = ended(ask(tab.page, "When does the canteen open?", model="grounded"))
+        turn.locator("summary", has_text="No passages").wait_for()
+    assert not tab.complaints
