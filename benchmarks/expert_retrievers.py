@@ -94,16 +94,19 @@ def retrievers(
     work: Path,
     fit: Mapping[str, Sequence[JudgedQuery]],
     corpora: Mapping[str, Corpus],
-) -> dict[str, Embedder]:
-    """Return the general encoder first, and the experts."""
+    routing: str | None,
+) -> tuple[dict[str, Embedder], Embedder]:
+    """Return the general encoder and after it the experts; and what pilots are made with."""
     if registry is not None:
         file = Registry.load(registry)
         opened = Opened(file)
         if file.encoder is None:
             raise SystemExit(f"{registry}: names no encoder, which is the general retriever")
-        names = [n for n in file.retrievers if n != file.encoder.name]
-        general = {GENERAL: Kept(opened.embedder(file.encoder.name), work)}
-        return general | {n: Kept(opened.embedder(n), work) for n in names}
+        names = [n for n in file.retrievers if n not in (file.encoder.name, routing)]
+        general = Kept(opened.embedder(file.encoder.name), work)
+        experts = {n: Kept(opened.embedder(n), work) for n in names}
+        encoder = general if routing is None else Kept(opened.embedder(routing), work)
+        return {GENERAL: general, **experts}, encoder
     base = Kept(open_embedder(ENCODER), work)
     found: dict[str, Embedder] = {GENERAL: base}
     for name, queries in fit.items():
@@ -113,7 +116,7 @@ def retrievers(
         relevant = [{row[d]: g for d, g in q.relevant.items()} for q in queries]
         x = base.embed([q.text for q in queries], role="query")
         found[name] = LinearExpert(base, train_map(x, relevant, passages), name)
-    return found
+    return found, base
 
 
 def learned_and_held(
@@ -173,12 +176,18 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--registry", type=Path)
+    parser.add_argument("--routing", help="Retriever of the registry that pilots are made with.")
     parser.add_argument("--library", choices=("held", "train"), default="held")
     parser.add_argument("--settings", action="store_true", help="Compare settings of the router.")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     results = experiment(
-        given.folders, given.work, given.registry, given.library, compare=given.settings
+        given.folders,
+        given.work,
+        given.registry,
+        given.library,
+        routing=given.routing,
+        compare=given.settings,
     )
     path = given.work / "results.json"
     path.write_text(json.dumps(results, indent=1))
@@ -186,7 +195,13 @@ def main() -> None:
 
 
 def experiment(
-    folders: Sequence[Path], work: Path, registry: Path | None, part: str, *, compare: bool = False
+    folders: Sequence[Path],
+    work: Path,
+    registry: Path | None,
+    part: str,
+    *,
+    routing: str | None = None,
+    compare: bool = False,
 ) -> dict[str, Any]:
     """Run everything on these domains; print the tables and return the figures."""
     train = {folder.name: read_judged(folder, split="train") for folder in folders}
@@ -195,7 +210,8 @@ def experiment(
     parts = {
         name: learned_and_held(queries, corpora[name].passages) for name, queries in train.items()
     }
-    models = retrievers(registry, work, {name: fit for name, (fit, _) in parts.items()}, corpora)
+    fit = {name: queries for name, (queries, _) in parts.items()}
+    models, encoder = retrievers(registry, work, fit, corpora, routing)
     out = work / f"scores-{'linear' if registry is None else registry.stem}-{part}.parquet"
     for name, (_, held) in parts.items():
         queries = held if part == "held" else train[name]
@@ -206,7 +222,7 @@ def experiment(
         name: {n: ranked(corpora[name], model, judged[name]) for n, model in models.items()}
         for name in judged
     }
-    bench, encoder = Bench(judged, lists), models[GENERAL]
+    bench = Bench(judged, lists)
     router = PilotRouter(encoder=encoder, general=GENERAL).fit(library)
     report = evaluate_retrievers(bench, general=GENERAL, router=router, train=library)
     for line in retrieval_lines(report):

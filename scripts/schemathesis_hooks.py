@@ -67,7 +67,20 @@ def answerable(body: dict[str, Any], path: str) -> dict[str, Any]:
         del body["logprobs"]
     if is_between(body.get("dimensions"), 1, float("inf")):
         body["dimensions"] = 8
-    return singular(body)
+    return singular(reading(body))
+
+
+def reading(body: dict[str, Any]) -> dict[str, Any]:
+    """Name the store and the retriever that there are, and ask for passages who has them."""
+    for field, name in (("store", "handbook"), ("retriever", "words")):
+        if isinstance(body.get(field), str) and drawn(body) % 8:
+            body[field] = name
+    wish = body.get("retrieval")
+    if "always" in (wish, wish.get("mode") if isinstance(wish, dict) else None):
+        body["model"] = "auto"
+    if isinstance(wish, dict) and isinstance(wish.get("store"), str):
+        body["retrieval"] = {**wish, "store": "handbook"}
+    return body
 
 
 def named(body: dict[str, Any], names: Sequence[str]) -> str:
