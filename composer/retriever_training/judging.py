@@ -11,6 +11,7 @@ from experts_registry.types import FloatArray
 __all__ = ["Judgment", "cross_fitted", "judged", "ndcg"]
 
 _DEPTH = 10
+_PARTS, _PARTINGS = 3, 20
 _RESAMPLES = 10_000
 _SURE = 0.9  # as gates must be before they replace the best constant policy
 
@@ -68,20 +69,23 @@ def ndcg(
 def cross_fitted(history: FloatArray, seed: int) -> FloatArray:
     """Return what stopping at the best evaluation gains on each query (n,), without its own help.
 
-    The evaluation that looks best among many looks better than it is. So the queries are halved:
-    each half is judged at the evaluation that the other half would have stopped at.
+    The evaluation that looks best among many looks better than it is. So the queries are parted
+    into thirds, each of which is judged at the evaluation that the others would have stopped at;
+    the mean over many partings depends little on any one. Of more parts noise profits: on pure
+    noise a gain was then believed in a fifth of the cases, of thirds in an eighth.
 
     Args:
         history: (evaluations, n) quality; the first row is of the untrained base.
-        seed: of the halves.
+        seed: of the parts.
     """
     n = history.shape[1]
-    first = np.random.default_rng(seed).permutation(n) < n // 2
-    gain = np.empty(n)
-    for half in (first, ~first):
-        stop = int(history[:, ~half].mean(axis=1).argmax())
-        gain[half] = history[stop, half] - history[0, half]
-    return gain
+    rng, gain = np.random.default_rng(seed), np.zeros(n)
+    for _ in range(_PARTINGS):
+        part = rng.permutation(n) % _PARTS
+        for own in (part == i for i in range(_PARTS)):
+            stop = int(history[:, ~own].mean(axis=1).argmax())
+            gain[own] += history[stop, own] - history[0, own]
+    return gain / _PARTINGS
 
 
 def judged(history: FloatArray, gain: FloatArray, seed: int) -> Judgment:

@@ -56,7 +56,7 @@ def test_one_that_is_not_better_is_refused_and_kept_for_force(registry_path, tmp
     before = registry_path.read_text()
     pairs = write_pairs(tmp_path / "pairs.jsonl", subject_pairs(shuffled=True))
     command = ("retrievers", "train", "bio", "--base", "general", "--pairs", pairs, "--quiet")
-    command += ("--set", "steps=2", "--set", "evaluate_every=1")
+    command += ("--set", "steps=2", "--set", "evaluate_every=1", "--seed", 1)
     refused = run(*command, cwd=tmp_path)
     assert refused.returncode == 1
     assert "not registered" in refused.stderr
