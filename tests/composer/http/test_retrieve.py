@@ -7,11 +7,13 @@ import httpx
 import openai
 import pytest
 
+from composer.estimates import most_read
 from composer.http.app import create_app
 from composer.key_store import KeyStore
 from experts_registry.registry import Registry
+from experts_registry.types import Prompt
 from tests.composer.http.servers import running
-from tests.composer.libraries import FACTS, REGISTRY
+from tests.composer.libraries import FACTS, REGISTRY, library
 from tests.composer.test_retrieval_real import build, write
 
 CANTEEN = "When does the canteen open?"
@@ -171,6 +173,22 @@ def test_a_key_reads_its_stores_alone(path, tmp_path):
             assert refused.status_code == 403
         assert FACTS["handbook"][1] not in chat(raw).text
         assert chat(raw, model="either").headers["x-composer-retrieval"] == "manual"
+
+
+def test_a_draft_that_a_gate_may_ask_for_is_set_aside_too(path, tmp_path):
+    gated = "  - {name: gated, experts: [echo], retrieval: {store: handbook, k: 2, gate: gate}}\n"
+    file = path.with_name("gated.yaml")
+    file.write_text(f"{path.read_text()}{gated}keys: {tmp_path / 'keys.db'}\n")
+    with library() as composer:
+        without = most_read(Prompt.of(CANTEEN)) + 5 + composer.most_passages("grounded")
+    with closing(KeyStore(tmp_path / "keys.db")) as keys:
+        tokens = {model: keys.create(model, tpm=without).token for model in ("grounded", "gated")}
+    with running(create_app(file)) as url, httpx.Client(base_url=url, trust_env=False) as raw:
+        status = {}
+        for model, token in tokens.items():
+            raw.headers["authorization"] = f"Bearer {token}"
+            status[model] = chat(raw, model=model, max_tokens=5).status_code
+    assert status == {"grounded": 200, "gated": 429}
 
 
 def test_openai_clients_read_passages(client):
