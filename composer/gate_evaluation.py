@@ -33,10 +33,10 @@ LAMBDAS = (0.0, 0.02, 0.1)  # prices of a retrieval at which utilities are told
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """One expert's test: shares (n, 1 + s) by policy, and what drafts wasted (n,)."""
+    """One expert's test: shares (n, 1 + s) by policy, and what drafts cost (n,)."""
 
     shares: FloatArray
-    wasted: FloatArray
+    paid: FloatArray
     drafts: float = 0.0
 
 
@@ -113,7 +113,7 @@ def _policies(
         band = gate.bands[e] or 0.2
         stages["stage A+B"] = choose(chances, drafted, price, band, draft)
     shares = {
-        name: _Asked(np.eye(1 + len(gate.stores))[s.arm], s.wasted, float(s.asked.mean()))
+        name: _Asked(np.eye(1 + len(gate.stores))[s.arm], s.paid, float(s.asked.mean()))
         for name, s in stages.items()
     }
     best = shares["stage A+B"] if gate.bands[e] and drafted is not None else shares["stage A"]
@@ -197,7 +197,7 @@ def _priced(gate: Gate, e: int, per_retrieval: str) -> FloatArray:
 
 def _utility(a: _Asked, quality: FloatArray, price: FloatArray) -> FloatArray:
     """Return quality less price of each query, (n,)."""
-    found: FloatArray = (a.shares * (quality - np.append(0.0, price))).sum(axis=1) - a.wasted
+    found: FloatArray = (a.shares * (quality - np.append(0.0, price))).sum(axis=1) - a.paid
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from experts_registry.errors import DataError
 from experts_registry.types import FloatArray
 from routers.gates.data import GateData
 from routers.gates.drafting import best_band, choose, fit_draft
@@ -35,7 +36,11 @@ def fit_state(
         reads_search: whether the heads read what a search says.
         texts: of the passages by store, for how rare a question's words are there.
         seed: of the folds.
+
+    Raises:
+        DataError: no query has outcomes of all arms of an expert.
     """
+    _require_all_arms(data)
     state = {f"words.{store}": document_frequencies(texts[store]) for store in texts}
     search = data.search if reads_search else None
     z = raw_inputs(data.queries, x, search, frequencies_of(state))
@@ -60,6 +65,16 @@ def fit_state(
     return state | held | measured_costs(data)
 
 
+def _require_all_arms(data: GateData) -> None:
+    known = ~np.isnan(data.quality).any(axis=2)  # (n, m)
+    for name, is_whole in zip(data.experts, known.any(axis=0), strict=True):
+        if not is_whole:
+            raise DataError(
+                f"outcomes: expert {name!r} has no query with outcomes both without passages and "
+                f"with those of {', '.join(data.stores)}; collect them, or leave it out"
+            )
+
+
 def price_of(state: Mapping[str, FloatArray], price: RetrievalPrice, expert: int) -> FloatArray:
     """Return what retrieving from each store is charged for an expert, (s,)."""
     return price.retrieving(state["usd"][expert], state["seconds"][expert])
@@ -74,12 +89,12 @@ def decided(state: Mapping[str, FloatArray], price: RetrievalPrice) -> list[tupl
         utility = state["held.quality"][:, e] - np.append(0.0, charged)
         band = best_band(chances, drafted, utility, charged, draft)
         chosen = choose(chances, drafted, charged, band, draft)
-        found.append((band, judge(utility, chosen.arm, chosen.wasted)))
+        found.append((band, judge(utility, chosen.arm, chosen.paid)))
     return found
 
 
 def draft_price(state: Mapping[str, FloatArray], price: RetrievalPrice, expert: int) -> float:
-    """Return what a draft that is thrown away costs: at most the answer it begins."""
+    """Return what a draft costs: at most an answer without passages."""
     return float(price.of(state["draft.usd"][expert], state["draft.seconds"][expert]))
 
 

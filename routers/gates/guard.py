@@ -53,22 +53,22 @@ class Verdict:
         return asdict(self) | {"has_skill": self.has_skill}
 
 
-def judge(utility: FloatArray, chosen: IntArray, wasted: FloatArray | None = None) -> Verdict:
+def judge(utility: FloatArray, chosen: IntArray, paid: FloatArray | None = None) -> Verdict:
     """Judge choices among arms.
 
     Args:
         utility: (n, 1 + s) of each arm; rows with a NaN are left out.
         chosen: (n,) arm that the gate takes.
-        wasted: (n,) what the gate pays beside it, for drafts that were thrown away.
+        paid: (n,) what the gate pays beside it, for drafts.
     """
     known = ~np.isnan(utility).any(axis=1)
     utility, chosen = utility[known], chosen[known]
-    paid = np.zeros(len(chosen)) if wasted is None else wasted[known]
+    drafts = np.zeros(len(chosen)) if paid is None else paid[known]
     if not len(chosen):
         return Verdict(arm=0, best=0, probability=0.0, utility={}, rate=0.0, queries=0)
     mean = utility.mean(axis=0)
     best, store = int(np.argmax(mean)), 1 + int(np.argmax(mean[1:]))
-    gate = utility[np.arange(len(chosen)), chosen] - paid
+    gate = utility[np.arange(len(chosen)), chosen] - drafts
     rate = float((chosen > 0).mean())
     # A price may be infinite: what is never taken costs nothing.
     random = (1 - rate) * utility[:, 0] + (rate * utility[:, store] if rate else 0)
