@@ -90,9 +90,15 @@ def judge(utility: FloatArray, chosen: IntArray, paid: FloatArray | None = None)
 
 
 def chance_above(difference: FloatArray, seed: int = 0) -> float:
-    """Return the share of bootstrap means of paired differences (n,) that are above 0."""
+    """Return the share of bootstrap means of paired differences (n,) that are above 0.
+
+    The bootstrap is sure of what a few queries happen to say: three that won and none that lost,
+    or a price that was always saved while the rare loss was not drawn. So two more are drawn from,
+    the most that a query may win and the most that it may lose: quality is in [0, 1].
+    """
     if not np.isfinite(difference).all():  # retrieving at an infinite price
         return float(np.nan_to_num(difference, posinf=1.0, neginf=-1.0).mean() > 0)
+    difference = np.append(difference, [1.0, -1.0])
     rng, n, above = np.random.default_rng(seed), len(difference), 0
     for _ in range(_RESAMPLES // _AT_ONCE):
         above += int((difference[rng.integers(n, size=(_AT_ONCE, n))].mean(axis=1) > 1e-12).sum())
