@@ -12,7 +12,7 @@ from experts_registry.errors import DataError
 from experts_registry.types import FloatArray
 from routers.features import window
 from routers.gates.data import GateData
-from routers.gates.drafting import choose
+from routers.gates.drafting import choose, within
 from routers.gates.fitting import draft_price, price_of
 from routers.gates.policies import (
     Always,
@@ -24,6 +24,7 @@ from routers.gates.policies import (
     SkrKnn,
     Threshold,
 )
+from routers.gates.search import near
 from routers.gating import Gate
 
 __all__ = ["LAMBDAS", "evaluate_gate"]
@@ -108,6 +109,8 @@ def _policies(
     chances = gate.scoring.all_chances(test, x_test, e)
     drafted = gate.scoring.after_drafts(chances, test.draft[:, e], e)
     draft = draft_price(gate.state, gate.price, e)
+    is_near = near(test.search, gate.state)
+    chances = within(chances, is_near)
     stages = {"stage A": choose(chances, None, price, 0.0, draft)}
     if drafted is not None:
         band = gate.bands[e] or 0.2
@@ -120,9 +123,9 @@ def _policies(
     if (arm := gate.verdicts[e].arm) is None:
         deployed = best
     else:
-        deployed = _Asked(
-            np.eye(1 + len(gate.stores))[np.full(len(test), arm)], np.zeros(len(test))
-        )
+        read = np.zeros(len(test), dtype=bool) if arm == 0 else is_near[:, arm - 1]
+        taken = np.where(read, arm, 0)
+        deployed = _Asked(np.eye(1 + len(gate.stores))[taken], np.zeros(len(test)))
     rate = float(1 - best.shares[:, 0].mean())
     baselines: dict[str, RetrievalPolicy] = {
         "never": Never(),

@@ -16,7 +16,7 @@ from experts_registry.types import FloatArray
 from routers.gates.guard import ENOUGH, FEWEST, chance_above
 from routers.gates.heads import Fitted, fit_head, logit
 
-__all__ = ["Drafted", "best_band", "choose", "draft_inputs", "fit_draft"]
+__all__ = ["Drafted", "best_band", "choose", "draft_inputs", "fit_draft", "within"]
 
 IntArray = NDArray[np.integer[Any]]
 _BANDS = (0.05, 0.1, 0.2, 0.3, 1.0)
@@ -61,6 +61,13 @@ def fit_draft(
     inputs = draft_inputs(np.nan_to_num(signals), chances)
     fitted = fit_head(inputs, told, fold, weight, np.ones((1, inputs.shape[1])))
     return Fitted(fitted.head, np.where(known, fitted.held, np.nan))
+
+
+def within(chances: FloatArray, near: FloatArray | NDArray[np.bool_] | None) -> FloatArray:
+    """Return chances (n, 1 + s), -inf for stores (n, s) that have nothing near enough to read."""
+    if near is None:
+        return chances
+    return np.hstack([chances[:, :1], np.where(near, chances[:, 1:], -np.inf)])
 
 
 def choose(

@@ -7,12 +7,13 @@ import numpy as np
 from experts_registry.errors import DataError
 from experts_registry.types import FloatArray
 from routers.gates.data import GateData
-from routers.gates.drafting import best_band, choose, fit_draft
+from routers.gates.drafting import best_band, choose, fit_draft, within
 from routers.gates.features import document_frequencies
 from routers.gates.guard import Verdict, judge
 from routers.gates.heads import balanced, fit_head
 from routers.gates.inputs import fit_scale, raw_inputs, scaled, stretches_of
 from routers.gates.price import RetrievalPrice, measured_costs
+from routers.gates.search import FLOOR, floor_of, near
 from routers.splits import folds
 
 __all__ = ["FOLDS", "decided", "draft_price", "fit_state", "frequencies_of", "price_of"]
@@ -61,7 +62,10 @@ def fit_state(
         if found is not None:
             state |= found.head.state(f"{e}.draft") | {f"{e}.draft.signals": scale}
             drafted[:, e] = found.held
+    if reads_search:
+        state[FLOOR] = floor_of(data.search)
     held = {"held.chance": chances, "held.quality": data.quality, "held.drafted": drafted}
+    held["held.near"] = near(data.search, state).astype(np.float32)
     return state | held | measured_costs(data)
 
 
@@ -87,6 +91,7 @@ def decided(state: Mapping[str, FloatArray], price: RetrievalPrice) -> list[tupl
         chances, drafted = state["held.chance"][:, e], state["held.drafted"][:, e]
         charged, draft = price_of(state, price, e), draft_price(state, price, e)
         utility = state["held.quality"][:, e] - np.append(0.0, charged)
+        chances = within(chances, state.get("held.near"))
         band = best_band(chances, drafted, utility, charged, draft)
         chosen = choose(chances, drafted, charged, band, draft)
         found.append((band, judge(utility, chosen.arm, chosen.paid)))

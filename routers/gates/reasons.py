@@ -7,7 +7,7 @@ from routers.gates.guard import Verdict
 
 __all__ = ["NOTHING_FOUND", "compared", "no_skill", "unseen"]
 
-NOTHING_FOUND = "nothing was found to read"
+NOTHING_FOUND = "nothing was found that is near enough to read"
 
 
 def compared(arms: Sequence[RatedArm], stage: str) -> str:
