@@ -43,6 +43,7 @@ class Computing:
             registry=registry,
             searches=Searches(searcher=self._searching, threads=self._threads),
             gates=Gates(registry, self._routing.reader),
+            encoder=lambda: None if registry.encoder is None else self._routing.reader(),
         )
 
     # -- retrieve -------------------------------------------------------------------------------

@@ -203,3 +203,17 @@ def test_a_question_is_embedded_once_whoever_reads_it(path, model):
     with Composer.load(path) as composer:
         assert composer.query(query, model=model).decision.retrieval.stage == "gate"
     assert EMBEDDED["words", query] == 1
+
+
+def test_of_stores_with_different_retrievers_the_nearer_passage_counts(path):
+    other = (
+        "  - {name: few, kind: retriever, backend: hashing, model: x, options: {dimensions: 64}}\n"
+    )
+    text = path.read_text().replace("stores:", f"{other}stores:", 1)
+    text = text.replace("manual.jsonl, retrievers: [words]", "manual.jsonl, retrievers: [few]")
+    path.write_text(text.replace("version: 1", "version: 1\nencoder: words"))
+    build(Registry.load(path), "manual")
+    with Composer.load(path) as composer:
+        for query, store in ((CANTEEN, "handbook"), ("How is the pump reset?", "manual")):
+            assert composer.query(query, model="either").decision.retrieval.store == store
+            assert composer.retrieve(query).store == store
