@@ -99,7 +99,7 @@ class Retrieval:
         readable = Wish(stores=stores).readable(tuple(self.registry.stores))
         if store is not None and store not in readable:
             raise unknown_name("store", store, readable)
-        names = readable if store is None else (store,)
+        names = self._with(retriever, readable) if store is None else (store,)
         if not names:
             raise RegistryError(
                 f"{self.registry.path}: stores: there is none to search; name one under 'stores:'"
@@ -112,6 +112,11 @@ class Retrieval:
             decision=replace(found[best].decision, reason=_and(found[best].decision.reason, why)),
             seconds=sum(one.seconds for one in found.values()),
         )
+
+    def _with(self, retriever: str | None, stores: Sequence[str]) -> Sequence[str]:
+        """Return the stores that a retriever searches, or all where none has it."""
+        found = [n for n in stores if retriever in (None, *self.registry.stores[n].retrievers)]
+        return found or stores
 
     async def look(
         self,

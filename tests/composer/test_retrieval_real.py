@@ -217,3 +217,4 @@ def test_of_stores_with_different_retrievers_the_nearer_passage_counts(path):
         for query, store in ((CANTEEN, "handbook"), ("How is the pump reset?", "manual")):
             assert composer.query(query, model="either").decision.retrieval.store == store
             assert composer.retrieve(query).store == store
+        assert composer.retrieve(CANTEEN, retriever="few").store == "manual"
