@@ -18,13 +18,17 @@ from tests.composer.test_retrieval_real import build, write
 
 CANTEEN = "When does the canteen open?"
 MORE = "  - {name: never, experts: [echo], retrieval: {store: handbook, when: never}}\n"
-UNBUILT = "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
+OFF = "  - {name: away, kind: retriever, backend: hashing, model: x, enabled: false}\n"
+UNBUILT = (
+    "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
+    "  - {name: off, passages: handbook.jsonl, retrievers: [away]}\n"
+)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieve")
-    text = REGISTRY.replace("EXPERTS", "").replace("COMPOSITIONS", MORE)
+    text = REGISTRY.replace("EXPERTS", OFF).replace("COMPOSITIONS", MORE)
     file = folder / "experts.yaml"
     file.write_text(text.replace("compositions:", UNBUILT + "compositions:"))
     for name, texts in FACTS.items():
@@ -69,6 +73,7 @@ def test_passages_come_with_their_places_and_who_found_them(raw):
         ({"query": CANTEEN, "store": "handbook", "k": 101}, 400, "integer_above_max_value"),
         ({"query": CANTEEN, "store": "handbook", "retriever": "wrds"}, 404, "model_not_found"),
         ({"query": CANTEEN, "store": "unbuilt"}, 503, "overloaded"),
+        ({"query": CANTEEN, "store": "off"}, 503, "overloaded"),
     ],
 )
 def test_what_cannot_be_retrieved_is_told(raw, path, body, status, code):
