@@ -180,8 +180,9 @@ class Retrieval:
     ) -> tuple[str, str]:
         """Return the store to answer from, and why; the first where there is no time to tell."""
         try:
-            nearest = partial(self._nearest, query, found)
-            return best_store(found) or await self.searches.computed(nearest, until)
+            if (best := best_store(found)) is not None:
+                return best
+            return await self.searches.computed(partial(self._nearest, query, found), until)
         except TimeoutError:
             return first_store(found)
         except ComposerError as error:

@@ -70,9 +70,9 @@ def fit_state(
 
 
 def _require_all_arms(data: GateData) -> None:
-    known = ~np.isnan(data.quality).any(axis=2)  # (n, m)
-    for name, is_whole in zip(data.experts, known.any(axis=0), strict=True):
-        if not is_whole:
+    known = ~np.any(np.isnan(data.quality), axis=2)  # (n, m)
+    for e, name in enumerate(data.experts):
+        if not known[:, e].any():
             raise DataError(
                 f"outcomes: expert {name!r} has no query with outcomes both without passages and "
                 f"with those of {', '.join(data.stores)}; collect them, or leave it out"

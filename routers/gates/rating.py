@@ -41,7 +41,7 @@ def mean_quality(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the mean quality by arm (1 + s,) where all arms have outcomes, and its error."""
     quality = state["held.quality"][:, list(experts)]  # (n, m, 1 + s)
-    known = ~np.isnan(quality).any(axis=2)
+    known = ~np.any(np.isnan(quality), axis=2)
     # Experts that were asked the same query are no further evidence of it.
     return quality[known].mean(axis=0), quality[known].std(axis=0) / np.sqrt(
         known.any(axis=1).sum()
