@@ -2,7 +2,8 @@
 
 On queries that the heads had not seen, the utility of the gate's choices, quality less price, is
 compared, paired by query, with that of the better constant policy, and with retrieving as often
-at random. Unless it is better than both with a probability of `ENOUGH`, the constant is deployed.
+at random. Unless it is better than both with a probability of `ENOUGH`, and departs from the
+constant on `FEWEST` queries or more, the constant is deployed.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ class Verdict:
         utility: mean utility of ``gate``, ``never``, ``always`` and ``random`` at its rate.
         rate: share of the queries for which the gate retrieves.
         queries: it was judged on.
+        departs: on how many of them the gate takes another arm than the better constant.
     """
 
     arm: int | None
@@ -42,6 +44,7 @@ class Verdict:
     utility: dict[str, float]
     rate: float
     queries: int
+    departs: int = 0
 
     @property
     def has_skill(self) -> bool:
@@ -73,7 +76,8 @@ def judge(utility: FloatArray, chosen: IntArray, paid: FloatArray | None = None)
     # A price may be infinite: what is never taken costs nothing.
     random = (1 - rate) * utility[:, 0] + (rate * utility[:, store] if rate else 0)
     probability = min(chance_above(gate - utility[:, best]), chance_above(gate - random))
-    has_skill = probability >= ENOUGH and len(chosen) >= FEWEST
+    departs = int((chosen != best).sum())
+    has_skill = probability >= ENOUGH and departs >= FEWEST
     return Verdict(
         arm=None if has_skill else best,
         best=best,
@@ -86,19 +90,14 @@ def judge(utility: FloatArray, chosen: IntArray, paid: FloatArray | None = None)
         },
         rate=rate,
         queries=len(chosen),
+        departs=departs,
     )
 
 
 def chance_above(difference: FloatArray, seed: int = 0) -> float:
-    """Return the share of bootstrap means of paired differences (n,) that are above 0.
-
-    The bootstrap is sure of what a few queries happen to say: three that won and none that lost,
-    or a price that was always saved while the rare loss was not drawn. So two more are drawn from,
-    the most that a query may win and the most that it may lose: quality is in [0, 1].
-    """
+    """Return the share of bootstrap means of paired differences (n,) that are above 0."""
     if not np.isfinite(difference).all():  # retrieving at an infinite price
         return float(np.nan_to_num(difference, posinf=1.0, neginf=-1.0).mean() > 0)
-    difference = np.append(difference, [1.0, -1.0])
     rng, n, above = np.random.default_rng(seed), len(difference), 0
     for _ in range(_RESAMPLES // _AT_ONCE):
         above += int((difference[rng.integers(n, size=(_AT_ONCE, n))].mean(axis=1) > 1e-12).sum())

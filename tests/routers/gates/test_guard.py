@@ -1,40 +1,49 @@
-"""How often the guard is fooled by gates that are worth nothing, and what still convinces it."""
+"""How often the guard is fooled by gates that choose by chance, and what convinces it."""
 
 import numpy as np
 import pytest
 
-from routers.gates.guard import ENOUGH, chance_above
+from routers.gates.guard import ENOUGH, FEWEST, judge
+
+N = 60
 
 
-def sparse(rng, n=60):
-    """Return differences of which few are not 0, as often won as lost."""
-    return rng.choice([0.0, 1.0, -1.0], p=[0.9, 0.05, 0.05], size=n)
+def seldom_apart(rng):
+    """Passages help as often as they hurt, and mostly do neither."""
+    gain = rng.choice([0.0, 1.0, -1.0], p=[0.8, 0.1, 0.1], size=N)
+    return np.stack([np.zeros(N), gain], axis=1)
 
 
-def skewed(rng, n=60):
-    """Return a small price that is always saved, and rare losses that undo it."""
-    return 0.02 - (rng.random(n) < 0.02)
+def skewed(rng):
+    """They are worth their price: two in a hundred are right by them alone."""
+    return np.stack([np.zeros(N), (rng.random(N) < 0.02) - 0.02], axis=1)
 
 
-def even(rng, n=60):
-    """Return differences that are not 0 at any query."""
-    return rng.normal(scale=0.3, size=n)
+def apart(rng):
+    """Both arms are right on half of the queries, each on its own."""
+    return (rng.random((N, 2)) < 0.5).astype(float)
 
 
-@pytest.mark.parametrize("drawn", [sparse, skewed, even])
-def test_what_is_worth_nothing_passes_no_oftener_than_it_may(drawn):
+@pytest.mark.parametrize("world", [seldom_apart, skewed, apart])
+def test_gates_that_choose_by_chance_pass_no_oftener_than_they_may(world):
     rng = np.random.default_rng(0)
-    fooled = np.mean([chance_above(drawn(rng)) >= ENOUGH for _ in range(300)])
+    fooled = np.mean([judge(world(rng), rng.integers(2, size=N)).has_skill for _ in range(300)])
     assert fooled <= 1 - ENOUGH + 0.035  # two standard errors
 
 
-def test_three_queries_prove_nothing_and_six_do():
-    won = np.zeros(200)
-    won[:3] = 1
-    assert chance_above(won) < ENOUGH
-    won[:6] = 1
-    assert chance_above(won) >= ENOUGH
+def test_a_few_queries_prove_nothing_however_well_they_went():
+    utility = np.stack([np.zeros(300), np.full(300, 0.5)], axis=1)
+    utility[:40, 0], utility[:40, 1] = 1, 0
+    chosen = np.ones(300, dtype=int)
+    chosen[: FEWEST - 1] = 0
+    assert judge(utility, chosen).arm == 1
+    chosen[:FEWEST] = 0
+    assert judge(utility, chosen).has_skill
 
 
-def test_a_price_that_is_always_saved_convinces_once_a_loss_would_not_undo_it():
-    assert chance_above(np.full(30, 0.02)) < ENOUGH < chance_above(np.full(300, 0.02))
+def test_to_save_passages_where_they_never_help_is_skill():
+    helps = np.arange(80) % 2 == 0
+    utility = np.stack([~helps, np.full(80, 0.98)], axis=1).astype(float)
+    verdict = judge(utility, helps.astype(int))
+    assert verdict.has_skill
+    assert verdict.best == 1
