@@ -228,8 +228,7 @@ class Gate:
     def _unseen(self, name: str, stores: Sequence[str]) -> RetrievalDecision:
         """Do what was best on average for the experts and stores that there are outcomes of."""
         quality, error = mean_quality(self.state, range(len(self.experts)))
-        every = [price_of(self.state, self.price, e) for e in range(len(self.experts))]
-        price = np.mean(every, axis=0)
+        price = np.mean([price_of(self.state, self.price, e) for e in range(len(self.experts))], 0)
         known = [store for store in stores if store in self.stores]
         arms = rated(name, known or self.stores, self.stores, quality, error, price)
         best = arms[0].arm.store
