@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from composer.collect import Call, Column
-from composer.estimates import CHARACTERS_PER_TOKEN
-from composer.grounding import grounded
+from composer.grounding import grounded, room_for
 from composer.queries import Query
 from composer.stores.retrieved import Retrieved
 from experts_registry.schema import ExpertSpec
@@ -20,8 +19,6 @@ from routers.arms import Arm
 from routers.draft import TOP_LOGPROBS
 
 __all__ = ["Search", "arm_columns", "asking_arms", "search_all"]
-
-_ANSWER_TOKENS = 256  # left free where nothing limits the answer
 
 
 class Search(Protocol):
@@ -87,12 +84,6 @@ def _drafted(query: Query, spec: ExpertSpec) -> Query:
 
 
 def _fitted(query: Query, retrieved: Retrieved, spec: ExpertSpec) -> Query:
-    """Put the passages before the question that fit into the expert's window."""
-    if spec.context_window is None:
-        return replace(query, retrieved=retrieved)
-    written = query.prompt.sampling.max_tokens or spec.limits.max_tokens or _ANSWER_TOKENS
-    read = sum(len(m.content) for m in query.prompt.messages) // CHARACTERS_PER_TOKEN
-    _, kept = grounded(
-        query.prompt, retrieved.passages, tokens=spec.context_window - written - read
-    )
+    """Keep the passages that the expert would be given when it serves."""
+    _, kept = grounded(query.prompt, retrieved.passages, tokens=room_for(spec, query.prompt))
     return replace(query, retrieved=replace(retrieved, passages=kept))

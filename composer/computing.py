@@ -42,7 +42,8 @@ class Computing:
         self._retrieval = Retrieval(
             registry=registry,
             searches=Searches(searcher=self._searching, threads=self._threads),
-            gates=Gates(registry, self._routing.encoder),
+            gates=Gates(registry, self._routing.reader),
+            encoder=lambda: None if registry.encoder is None else self._routing.reader(),
         )
 
     # -- retrieve -------------------------------------------------------------------------------

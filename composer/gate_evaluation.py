@@ -12,7 +12,7 @@ from experts_registry.errors import DataError
 from experts_registry.types import FloatArray
 from routers.features import window
 from routers.gates.data import GateData
-from routers.gates.drafting import choose
+from routers.gates.drafting import choose, within
 from routers.gates.fitting import draft_price, price_of
 from routers.gates.policies import (
     Always,
@@ -24,6 +24,7 @@ from routers.gates.policies import (
     SkrKnn,
     Threshold,
 )
+from routers.gates.search import near
 from routers.gating import Gate
 
 __all__ = ["LAMBDAS", "evaluate_gate"]
@@ -33,10 +34,10 @@ LAMBDAS = (0.0, 0.02, 0.1)  # prices of a retrieval at which utilities are told
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """One expert's test: shares (n, 1 + s) by policy, and what drafts wasted (n,)."""
+    """One expert's test: shares (n, 1 + s) by policy, and what drafts cost (n,)."""
 
     shares: FloatArray
-    wasted: FloatArray
+    paid: FloatArray
     drafts: float = 0.0
 
 
@@ -108,21 +109,23 @@ def _policies(
     chances = gate.scoring.all_chances(test, x_test, e)
     drafted = gate.scoring.after_drafts(chances, test.draft[:, e], e)
     draft = draft_price(gate.state, gate.price, e)
+    is_near = near(test.search, gate.state)
+    chances = within(chances, is_near)
     stages = {"stage A": choose(chances, None, price, 0.0, draft)}
     if drafted is not None:
         band = gate.bands[e] or 0.2
         stages["stage A+B"] = choose(chances, drafted, price, band, draft)
     shares = {
-        name: _Asked(np.eye(1 + len(gate.stores))[s.arm], s.wasted, float(s.asked.mean()))
+        name: _Asked(np.eye(1 + len(gate.stores))[s.arm], s.paid, float(s.asked.mean()))
         for name, s in stages.items()
     }
     best = shares["stage A+B"] if gate.bands[e] and drafted is not None else shares["stage A"]
     if (arm := gate.verdicts[e].arm) is None:
         deployed = best
     else:
-        deployed = _Asked(
-            np.eye(1 + len(gate.stores))[np.full(len(test), arm)], np.zeros(len(test))
-        )
+        read = np.zeros(len(test), dtype=bool) if arm == 0 else is_near[:, arm - 1]
+        taken = np.where(read, arm, 0)
+        deployed = _Asked(np.eye(1 + len(gate.stores))[taken], np.zeros(len(test)))
     rate = float(1 - best.shares[:, 0].mean())
     baselines: dict[str, RetrievalPolicy] = {
         "never": Never(),
@@ -197,7 +200,7 @@ def _priced(gate: Gate, e: int, per_retrieval: str) -> FloatArray:
 
 def _utility(a: _Asked, quality: FloatArray, price: FloatArray) -> FloatArray:
     """Return quality less price of each query, (n,)."""
-    found: FloatArray = (a.shares * (quality - np.append(0.0, price))).sum(axis=1) - a.wasted
+    found: FloatArray = (a.shares * (quality - np.append(0.0, price))).sum(axis=1) - a.paid
     return found
 
 

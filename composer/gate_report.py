@@ -119,7 +119,10 @@ def gate_lines(report: GateReport) -> Iterator[str]:
 def verdict_sentence(report: GateReport) -> str:
     """Say what is deployed, and on what evidence."""
     v = report.verdict
-    better = f"better than the better constant with probability {v.probability:.2f} in training"
+    better = (
+        f"better than the better constant with probability {v.probability:.2f} in training, and "
+        f"departs from it on {v.departs} of {v.queries} queries"
+    )
     if v.has_skill:
         return f"the gate decides ({better})"
     policy = "never" if not v.arm else f"always ({report.stores[v.arm - 1]})"

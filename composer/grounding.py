@@ -34,6 +34,7 @@ _CONTROL = re.compile(
 )
 _ANSWER_TOKENS = 256  # left free where nothing limits the answer
 _TURN_TOKENS = 8  # what a chat template writes around a turn
+_TITLE = 200  # characters of a title: a passage is bounded, and paid for by its text
 _MARGIN = 0.05  # of a window: tokens are estimated
 
 
@@ -89,7 +90,7 @@ def _tokens_of_turn(message: Message) -> int:
 
 
 def _block(number: int, passage: Passage) -> str:
-    title = " ".join(_harmless(passage.title).split())
+    title = " ".join(_harmless(passage.title[:_TITLE]).split())
     # All that Python takes for line breaks, and so whatever an expert may.
     lines = _harmless(passage.text.strip()).splitlines()
     return "\n".join([f"[{number}] {title}".rstrip(), *(f"> {line}".rstrip() for line in lines)])

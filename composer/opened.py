@@ -7,8 +7,11 @@ from composer.opening import SETUP_ERRORS, blaming_setup, open_embedder, open_re
 from experts_registry.errors import unknown_name
 from experts_registry.registry import Registry
 from experts_registry.types import Embedder, FloatArray, Reranker
+from routers.encoding import CachedEncoder
 
 __all__ = ["Opened"]
+
+_RECENT = 256  # queries whose vectors are kept
 
 
 class Opened:
@@ -17,6 +20,7 @@ class Opened:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._embedders: dict[str, Embedder] = {}
+        self._readers: dict[str, CachedEncoder] = {}
         self._rerankers: dict[str, Reranker] = {}
         self._lock = threading.RLock()
 
@@ -34,6 +38,19 @@ class Opened:
                 with blaming_setup(name):
                     self._embedders[name] = open_embedder(retrievers[name])
             return self._embedders[name]
+
+    def reader(self, name: str) -> CachedEncoder:
+        """Return a retriever that keeps the vectors of recent queries.
+
+        What is routed, weighed by a gate and searched for is so embedded once.
+
+        Raises:
+            UnknownNameError: no retriever has that name.
+        """
+        with self._lock:
+            if name not in self._readers:
+                self._readers[name] = CachedEncoder(self.embedder(name), _RECENT)
+            return self._readers[name]
 
     def relevance(self, query: str, texts: Sequence[str], *, model: str) -> FloatArray:
         """Return how well each text answers a query, (n,): a reranker's score, or the cosine.
@@ -62,6 +79,7 @@ class Opened:
             for reranker in self._rerankers.values():
                 reranker.close()
             self._embedders.clear()
+            self._readers.clear()
             self._rerankers.clear()
 
     def _reranker(self, name: str) -> Reranker:

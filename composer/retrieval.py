@@ -7,7 +7,7 @@ a request its passages and never its answer.
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 from composer.evidence import Evidence, Wish
 from composer.gates import Gates
 from composer.searches import Searches
-from composer.store_choice import best_store
+from composer.store_choice import best_store, first_store, nearest_store
 from composer.stores.retrieved import Retrieved
 from experts_registry.errors import ComposerError, OptionError, RegistryError, unknown_name
 from experts_registry.registry import Registry
 from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.schema import Composition
+from experts_registry.types import Embedder
 from routers.arms import RetrievalDecision
 from routers.transforms import ScoreTransform
 
@@ -68,11 +69,13 @@ class Retrieval:
         registry: the stores and compositions.
         searches: searches the stores.
         gates: decide, where they are trained.
+        encoder: compares what different retrievers found; None where the file names none.
     """
 
     registry: Registry
     searches: Searches
     gates: Gates
+    encoder: Callable[[], Embedder | None]
 
     def search(
         self,
@@ -96,19 +99,24 @@ class Retrieval:
         readable = Wish(stores=stores).readable(tuple(self.registry.stores))
         if store is not None and store not in readable:
             raise unknown_name("store", store, readable)
-        names = readable if store is None else (store,)
+        names = self._with(retriever, readable) if store is None else (store,)
         if not names:
             raise RegistryError(
                 f"{self.registry.path}: stores: there is none to search; name one under 'stores:'"
             )
         searcher = self.searches.searcher()
         found = {name: searcher.search(name, query, k, retriever=retriever) for name in names}
-        best, why = best_store(found)
+        best, why = best_store(found) or self._nearest(query, found)
         return replace(
             found[best],
             decision=replace(found[best].decision, reason=_and(found[best].decision.reason, why)),
             seconds=sum(one.seconds for one in found.values()),
         )
+
+    def _with(self, retriever: str | None, stores: Sequence[str]) -> Sequence[str]:
+        """Return the stores that a retriever searches, or all where none has it."""
+        found = [n for n in stores if retriever in (None, *self.registry.stores[n].retrievers)]
+        return found or stores
 
     async def look(
         self,
@@ -162,10 +170,28 @@ class Retrieval:
         searched = await self.searches.of(stores, query, spec.k, until)
         if not searched.found:
             return Evidence.none(searched.why_not, "failure")
-        store, why = best_store(searched.found)
+        store, why = await self._best(query, searched.found, until)
         reason = "passages are wanted always" if must else "no gate is trained"
         decision = RetrievalDecision(store=store, k=spec.k, reason=_and(reason, why), stage=stage)
         return Evidence.of(searched.found[store], decision)
+
+    async def _best(
+        self, query: str, found: Mapping[str, Retrieved], until: float
+    ) -> tuple[str, str]:
+        """Return the store to answer from, and why; the first where there is no time to tell."""
+        try:
+            if (best := best_store(found)) is not None:
+                return best
+            return await self.searches.computed(partial(self._nearest, query, found), until)
+        except TimeoutError:
+            return first_store(found)
+        except ComposerError as error:
+            logger.error("stores %s: cannot be compared: %s", ", ".join(found), error)
+            return first_store(found)
+
+    def _nearest(self, query: str, found: Mapping[str, Retrieved]) -> tuple[str, str]:
+        encoder = self.encoder()
+        return first_store(found) if encoder is None else nearest_store(query, found, encoder)
 
     async def _weighed(
         self,

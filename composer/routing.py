@@ -172,13 +172,20 @@ class Routing:
         Raises:
             RegistryError: the file names no encoder.
         """
+        return self.opened.embedder(self._encoder_name())
+
+    def reader(self) -> Embedder:
+        """Return the same for what serves; it keeps the vectors of recent queries."""
+        return self.opened.reader(self._encoder_name())
+
+    def _encoder_name(self) -> str:
         spec = self._registry.encoder
         if spec is None:
             raise RegistryError(
                 f"{self._registry.path}: encoder: a router needs one; register a retriever "
                 "and name it under 'encoder:'"
             )
-        return self.opened.embedder(spec.name)
+        return spec.name
 
     def close(self) -> None:
         """Free the retrievers and rerankers."""
@@ -259,7 +266,7 @@ class Routing:
                     composition.name, folder,
                 )  # fmt: skip
                 return None
-            return load_router(folder, encoder=self.encoder())
+            return load_router(folder, encoder=self.reader())
         return self._fit(config, composition)
 
     def check(self, config: InlineRouter) -> tuple[Router, Path]:
@@ -271,7 +278,7 @@ class Routing:
         options = dict(config.model_extra or {})
         if isinstance(options.get("categories"), str):  # a file, as `outcomes` is
             options["categories"] = str(self._registry.resolve(options["categories"]))
-        router = build_router(config.type, self.encoder(), options)
+        router = build_router(config.type, self.reader(), options)
         if config.outcomes is None:
             raise ArtefactError(f"type {config.type!r} needs 'outcomes: <file>' to fit on")
         outcomes = self._registry.resolve(config.outcomes)

@@ -174,6 +174,12 @@ class Composer(Computing):
             return 0
         return most_passages(composition.retrieval, self.registry.stores)
 
+    def most_drafts(self, model: str) -> int:
+        """Return the most drafts that a gate asks for before a question to a model is answered."""
+        composition = self._routing.composition(model)
+        spec = None if composition is None else composition.retrieval
+        return int(spec is not None and spec.gate is not None)
+
     # -- ask ------------------------------------------------------------------------------------
 
     async def aquery(

@@ -26,6 +26,11 @@ class CachedEncoder:
         self._rows: OrderedDict[tuple[str, Role], FloatArray] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether a query takes the encoder less than to wake a thread."""
+        return bool(getattr(self.encoder, "is_quick", False))
+
     def embed(self, texts: Sequence[str], *, role: Role) -> FloatArray:
         """Return one unit row per text (n, d); only those that are not kept are computed."""
         if not texts:

@@ -12,7 +12,6 @@ when passages help, on queries held out, the better constant policy is deployed 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -116,11 +115,10 @@ class Gate:
                 "data": data.digest,
                 "arms": arms_digest(data.experts, data.stores),
                 "queries": len(data),
-                "seen": [sha256(q.encode("utf-8", "replace")).hexdigest()[:16]
-                         for q in data.queries],
+                "seen": data.marks,
             },
             state=state,
-        )  # fmt: skip
+        )
 
     def repriced(self, price: RetrievalPrice) -> Self:
         """Return the same gate at another price, judged anew at it."""
@@ -170,13 +168,14 @@ class Gate:
             experts: who may be asked, one that the gate has not seen among them.
             stores: that may be read.
             searched: similarities of the best passages of each store that was searched, best
-                first; a store with none has nothing, and is not retrieved from.
+                first; a store with none, or with none as near as in training, is not read.
             margins: by which each store's retriever leads the next one.
             drafts: log-probabilities of the beginning of an expert's answer without passages.
             k: how many passages to retrieve; by default as many as in training.
         """
-        z = self.scoring.read(query, self.encoder, searched or {}, margins or {})
-        found = [s for s in stores if searched is None or s not in searched or len(searched[s])]
+        looked = searched or {}
+        z = self.scoring.read(query, self.encoder, looked, margins or {})
+        found = [s for s in stores if self.scoring.is_worth_reading(s, looked.get(s))]
         taken = {name: self._decided(name, z, found, (drafts or {}).get(name)) for name in experts}
         k = self.passages if k is None else k
         return {n: replace(d, k=k if d.is_retrieving else 0) for n, d in taken.items()}
@@ -229,8 +228,7 @@ class Gate:
     def _unseen(self, name: str, stores: Sequence[str]) -> RetrievalDecision:
         """Do what was best on average for the experts and stores that there are outcomes of."""
         quality, error = mean_quality(self.state, range(len(self.experts)))
-        every = [price_of(self.state, self.price, e) for e in range(len(self.experts))]
-        price = np.mean(every, axis=0)
+        price = np.mean([price_of(self.state, self.price, e) for e in range(len(self.experts))], 0)
         known = [store for store in stores if store in self.stores]
         arms = rated(name, known or self.stores, self.stores, quality, error, price)
         best = arms[0].arm.store

@@ -13,7 +13,7 @@ from composer.http.fields import bad, integer, require, text
 from composer.http.passages import known_store, passage_json, readable_stores
 from composer.http.retrieved import headers_of, tokens_in
 from composer.stores.retrieved import Retrieved
-from experts_registry.errors import ArtefactError
+from experts_registry.errors import ArtefactError, RegistryError, UnknownNameError
 
 __all__ = ["MAX_PASSAGES", "retrieve"]
 
@@ -33,7 +33,9 @@ async def retrieve(asked: Asked) -> ASGIApp:
     asked.visit.count()
     try:
         found = await asked.composer.aretrieve(query, k, store=store, retriever=retriever)
-    except ArtefactError as error:  # its text names files of the server
+    except UnknownNameError:
+        raise
+    except (ArtefactError, RegistryError) as error:  # their texts name files of the server
         logger.error("%s: %s", asked.visit.request_id, error)
         raise overloaded(f"store {store!r} cannot be searched; the log says why") from error
     headers = headers_of(asked.composer, ",".join(found.decision.experts))

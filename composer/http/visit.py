@@ -23,6 +23,7 @@ from experts_registry.errors import ComposerError, DataError, UnknownNameError
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
 from experts_registry.types import Prompt
+from routers.draft import DRAFT_TOKENS
 
 __all__ = ["Visit"]
 
@@ -65,8 +66,8 @@ class Visit:
             return
         self.key.require_model(granted)  # before it is looked up: names are nobody's business
         specs = composer.candidates(model)
-        passages = composer.most_passages(model)
-        calls = [_most(specs, composer.limited(prompt, model), passages) for prompt in prompts]
+        more = composer.most_passages(model), composer.most_drafts(model)
+        calls = [_most(specs, composer.limited(prompt, model), *more) for prompt in prompts]
         self._reservation = await self.access.admission.areserve(
             self.key,
             model=granted,
@@ -207,11 +208,18 @@ def _status(error: BaseException | None) -> int:
     return HUNG_UP if is_gone else 500
 
 
-def _most(specs: Sequence[ExpertSpec], prompt: Prompt, passages: int) -> tuple[int, float]:
-    """Return the most tokens and USD that one call to any of these experts may take."""
-    read = most_read(prompt)
+def _most(
+    specs: Sequence[ExpertSpec], prompt: Prompt, passages: int, drafts: int
+) -> tuple[int, float]:
+    """Return the most tokens and USD that drafts and a call of any of these experts may take."""
+    read, drafted = most_read(prompt), drafts * DRAFT_TOKENS
     calls = [
-        (spec.price, read + _fitting(spec, passages), most_written(spec, prompt)) for spec in specs
+        (
+            spec.price,
+            (1 + drafts) * read + _fitting(spec, passages),
+            most_written(spec, prompt) + drafted,
+        )
+        for spec in specs
     ]
     return (
         max(read + written for _, read, written in calls),

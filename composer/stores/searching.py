@@ -21,14 +21,12 @@ from experts_registry.errors import ArtefactError, OptionError, PromptError
 from experts_registry.passages import Passage
 from experts_registry.registry import Registry
 from experts_registry.retrieval_schema import StoreSpec
-from routers.encoding import CachedEncoder
 from routers.features import window
 
 __all__ = ["MOST", "WORDS", "Searching"]
 
 MOST = 1000  # passages of one search
 WORDS = "bm25"  # who found a passage by its words
-_RECENT = 256  # queries whose vectors are kept: one that routes and searches is embedded once
 
 Ranking = tuple[str, list[int], list[float]]  # who ranked; rows and scores, best first
 
@@ -42,10 +40,9 @@ class Searching:
     def __init__(self, registry: Registry, opened: Opened) -> None:
         self._registry = registry
         self._opened = opened
-        self._encoders: dict[str, CachedEncoder] = {}
         self._stores: dict[str, Current[Store]] = {}
         self._lock = threading.Lock()
-        self._choosing = Choosing(registry, self._encoder)
+        self._choosing = Choosing(registry, opened.reader)
 
     def join(self, older: "Searching") -> None:
         """Share the stores that an older edition has open, where the edit did not change them."""
@@ -59,7 +56,6 @@ class Searching:
         """Let go of the stores; they are freed with whoever else holds them."""
         with self._lock:
             self._stores = {}
-            self._encoders = {}
 
     def search(self, store: str, query: str, k: int, *, retriever: str | None = None) -> Retrieved:
         """Find passages for a query.
@@ -112,13 +108,8 @@ class Searching:
             )
         return current.get()
 
-    def _encoder(self, name: str) -> CachedEncoder:
-        embedder = self._opened.embedder(name)
-        with self._lock:
-            return self._encoders.setdefault(name, CachedEncoder(embedder, _RECENT))
-
     def _by_vectors(self, store: Store, name: str, query: str, k: int) -> Ranking:
-        encoder = self._encoder(name)
+        encoder = self._opened.reader(name)
         with blaming_setup(name, SETUP_ERRORS):
             x = encoder.embed([query], role="query")  # (1, d)
         rows, scores = store.index(encoder.encoder).search(x, min(k, max(1, len(store))))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,11 @@ class GateData:
     def digest(self) -> str:
         """Identify the outcomes."""
         return self.table.digest
+
+    @property
+    def marks(self) -> list[str]:
+        """By which queries are known again, without their texts."""
+        return [sha256(q.encode("utf-8", "replace")).hexdigest()[:16] for q in self.queries]
 
     def select(self, rows: Rows) -> "GateData":
         """Return some rows, by index or by mask."""

@@ -3,7 +3,7 @@
 A head on the signals of `routers.draft` and on what stage A thought gives the chance that the
 answer without passages is right. Drafts are made only inside a band around indifference,
 |gain - price| < band, whose width is chosen on held-out queries, and only if they pay there. An
-accepted draft is continued; a rejected one is wasted and paid for.
+answer never goes on from its draft, so every draft is paid for, whatever is decided.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from experts_registry.types import FloatArray
 from routers.gates.guard import ENOUGH, FEWEST, chance_above
 from routers.gates.heads import Fitted, fit_head, logit
 
-__all__ = ["Drafted", "best_band", "choose", "draft_inputs", "fit_draft"]
+__all__ = ["Drafted", "best_band", "choose", "draft_inputs", "fit_draft", "within"]
 
 IntArray = NDArray[np.integer[Any]]
 _BANDS = (0.05, 0.1, 0.2, 0.3, 1.0)
@@ -29,12 +29,12 @@ class Drafted:
     Args:
         arm: (n,) chosen.
         asked: (n,) whether a draft was made.
-        wasted: (n,) price of drafts that were thrown away.
+        paid: (n,) price of the drafts.
     """
 
     arm: IntArray
     asked: NDArray[np.bool_]
-    wasted: FloatArray
+    paid: FloatArray
 
 
 def draft_inputs(signals: FloatArray, chances: FloatArray) -> FloatArray:
@@ -63,6 +63,13 @@ def fit_draft(
     return Fitted(fitted.head, np.where(known, fitted.held, np.nan))
 
 
+def within(chances: FloatArray, near: FloatArray | NDArray[np.bool_] | None) -> FloatArray:
+    """Return chances (n, 1 + s), -inf for stores (n, s) that have nothing near enough to read."""
+    if near is None:
+        return chances
+    return np.hstack([chances[:, :1], np.where(near, chances[:, 1:], -np.inf)])
+
+
 def choose(
     chances: FloatArray,
     drafted: FloatArray | None,
@@ -77,7 +84,7 @@ def choose(
         drafted: (n,) chance of arm 0 after a draft; NaN where none can be had.
         price: (s,) of retrieving.
         band: half its width; 0 never drafts.
-        draft_price: of a draft that is thrown away.
+        draft_price: of one draft.
     """
     rated = chances - np.append(0.0, price)
     gain = rated[:, 1:].max(axis=1) - rated[:, 0]
@@ -87,7 +94,7 @@ def choose(
         # What is spent on the draft already is no reason to keep it.
         rated[asked, 0] = drafted[asked]
     arm = rated.argmax(axis=1)
-    return Drafted(arm, asked, np.where(asked & (arm > 0), draft_price, 0.0))
+    return Drafted(arm, asked, np.where(asked, draft_price, 0.0))
 
 
 def best_band(
@@ -104,7 +111,7 @@ def best_band(
 
     def reached(band: float) -> FloatArray:
         found = choose(chances, drafted, price, band, draft_price)
-        return (utility[np.arange(len(utility)), found.arm] - found.wasted)[known]
+        return (utility[np.arange(len(utility)), found.arm] - found.paid)[known]
 
     without = reached(0.0)
     means = [float(reached(band).mean()) for band in _BANDS]

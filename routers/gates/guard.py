@@ -2,7 +2,8 @@
 
 On queries that the heads had not seen, the utility of the gate's choices, quality less price, is
 compared, paired by query, with that of the better constant policy, and with retrieving as often
-at random. Unless it is better than both with a probability of `ENOUGH`, the constant is deployed.
+at random. Unless it is better than both with a probability of `ENOUGH`, and departs from the
+constant on `FEWEST` queries or more, the constant is deployed.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ class Verdict:
         utility: mean utility of ``gate``, ``never``, ``always`` and ``random`` at its rate.
         rate: share of the queries for which the gate retrieves.
         queries: it was judged on.
+        departs: on how many of them the gate takes another arm than the better constant.
     """
 
     arm: int | None
@@ -42,6 +44,7 @@ class Verdict:
     utility: dict[str, float]
     rate: float
     queries: int
+    departs: int = 0
 
     @property
     def has_skill(self) -> bool:
@@ -53,27 +56,28 @@ class Verdict:
         return asdict(self) | {"has_skill": self.has_skill}
 
 
-def judge(utility: FloatArray, chosen: IntArray, wasted: FloatArray | None = None) -> Verdict:
+def judge(utility: FloatArray, chosen: IntArray, paid: FloatArray | None = None) -> Verdict:
     """Judge choices among arms.
 
     Args:
         utility: (n, 1 + s) of each arm; rows with a NaN are left out.
         chosen: (n,) arm that the gate takes.
-        wasted: (n,) what the gate pays beside it, for drafts that were thrown away.
+        paid: (n,) what the gate pays beside it, for drafts.
     """
     known = ~np.isnan(utility).any(axis=1)
     utility, chosen = utility[known], chosen[known]
-    paid = np.zeros(len(chosen)) if wasted is None else wasted[known]
+    drafts = np.zeros(len(chosen)) if paid is None else paid[known]
     if not len(chosen):
         return Verdict(arm=0, best=0, probability=0.0, utility={}, rate=0.0, queries=0)
     mean = utility.mean(axis=0)
     best, store = int(np.argmax(mean)), 1 + int(np.argmax(mean[1:]))
-    gate = utility[np.arange(len(chosen)), chosen] - paid
+    gate = utility[np.arange(len(chosen)), chosen] - drafts
     rate = float((chosen > 0).mean())
     # A price may be infinite: what is never taken costs nothing.
     random = (1 - rate) * utility[:, 0] + (rate * utility[:, store] if rate else 0)
     probability = min(chance_above(gate - utility[:, best]), chance_above(gate - random))
-    has_skill = probability >= ENOUGH and len(chosen) >= FEWEST
+    departs = int((chosen != best).sum())
+    has_skill = probability >= ENOUGH and departs >= FEWEST
     return Verdict(
         arm=None if has_skill else best,
         best=best,
@@ -86,6 +90,7 @@ def judge(utility: FloatArray, chosen: IntArray, wasted: FloatArray | None = Non
         },
         rate=rate,
         queries=len(chosen),
+        departs=departs,
     )
 
 

@@ -39,7 +39,10 @@ def rated(
 def mean_quality(
     state: Mapping[str, FloatArray], experts: Iterable[int]
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the mean quality by arm (1 + s,) on the training queries, and its error."""
-    quality = state["held.quality"][:, list(experts)].mean(axis=1)
-    known = np.maximum((~np.isnan(quality)).sum(axis=0), 1)
-    return np.nanmean(quality, axis=0), np.nanstd(quality, axis=0) / np.sqrt(known)
+    """Return the mean quality by arm (1 + s,) where all arms have outcomes, and its error."""
+    quality = state["held.quality"][:, list(experts)]  # (n, m, 1 + s)
+    known = ~np.any(np.isnan(quality), axis=2)
+    # Experts that were asked the same query are no further evidence of it.
+    return quality[known].mean(axis=0), quality[known].std(axis=0) / np.sqrt(
+        known.any(axis=1).sum()
+    )

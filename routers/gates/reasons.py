@@ -7,7 +7,7 @@ from routers.gates.guard import Verdict
 
 __all__ = ["NOTHING_FOUND", "compared", "no_skill", "unseen"]
 
-NOTHING_FOUND = "nothing was found to read"
+NOTHING_FOUND = "nothing was found that is near enough to read"
 
 
 def compared(arms: Sequence[RatedArm], stage: str) -> str:
@@ -29,7 +29,8 @@ def no_skill(arm: RatedArm, verdict: Verdict) -> str:
     what = _policy(arm.arm.store)
     return (
         f"the question does not tell when passages help {arm.arm.expert!r} (the gate is better "
-        f"than the better constant with probability {verdict.probability:.2f}): {what}"
+        f"than the better constant with probability {verdict.probability:.2f}, and departs from it "
+        f"on {verdict.departs} of {verdict.queries} queries): {what}"
     )
 
 

@@ -13,7 +13,7 @@ from routers.gates.drafting import draft_inputs
 from routers.gates.fitting import frequencies_of
 from routers.gates.heads import Head
 from routers.gates.inputs import raw_inputs, scaled
-from routers.gates.search import SEARCH, search_features
+from routers.gates.search import SEARCH, near, search_features
 
 __all__ = ["Scoring", "Search"]
 
@@ -51,6 +51,16 @@ class Scoring:
         for i, store in enumerate(self.stores):
             search[0, i] = search_features(searched.get(store, ()), margins.get(store), self.depth)
         return self._inputs(texts, x, search)
+
+    def is_worth_reading(self, store: str, similarity: Sequence[float] | None) -> bool:
+        """Tell whether a search, where there was one, found anything as near as in training."""
+        if similarity is None:
+            return True
+        if not len(similarity) or store not in self.stores:
+            return len(similarity) > 0
+        search = np.full((1, len(self.stores), len(SEARCH)), np.nan)
+        search[0, i := self.stores.index(store), 0] = similarity[0]
+        return bool(near(search, self.state)[0, i])
 
     def chances(self, z: FloatArray, expert: int) -> tuple[FloatArray, FloatArray]:
         """Return the chance of a right answer by arm (1 + s,), and its error, for z (1, p)."""

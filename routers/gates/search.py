@@ -3,15 +3,18 @@
 Searching costs milliseconds, reading the passages costs tokens; so a gate may look first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experts_registry.types import FloatArray
 
-__all__ = ["DEEPEST", "SEARCH", "search_features"]
+__all__ = ["DEEPEST", "FLOOR", "SEARCH", "floor_of", "near", "search_features"]
 
 DEEPEST = 5
+FLOOR = "search.floor"
+_FARTHEST = 0.05  # share of the training queries whose best passage counts as too far away
 SEARCH = (
     "top",  # similarity of the query to the best passage
     "gap",  # by how much the best one leads the last of the first five
@@ -37,3 +40,17 @@ def search_features(
     if len(first) < depth:
         return np.array([first[0], np.nan, np.nan, told])
     return np.array([first[0], first[0] - first[-1], sum(first) / depth, told])
+
+
+def floor_of(search: FloatArray) -> FloatArray:
+    """Return, by store (s,), how near a best passage must be to be read, from (n, s, 4)."""
+    top = search[:, :, 0]
+    known = np.where(np.isnan(top).all(axis=0), -np.inf, top)  # a store that was not searched
+    floor: FloatArray = np.nanquantile(known, _FARTHEST, axis=0, method="lower")
+    return floor
+
+
+def near(search: FloatArray, state: Mapping[str, FloatArray]) -> NDArray[np.bool_]:
+    """Return whether there is something near enough to read (n, s); also where nobody looked."""
+    floor = state.get(FLOOR, np.full(search.shape[1], -np.inf))  # a gate that reads no search
+    return ~(search[:, :, 0] < floor)

@@ -6,6 +6,7 @@ import pytest
 from composer.collect import collect_columns
 from composer.collecting_arms import arm_columns, asking_arms, search_all
 from composer.graders import Contains
+from composer.handouts import Handouts
 from composer.queries import Query
 from composer.stores.retrieved import Retrieved
 from experts_registry.passages import Passage
@@ -111,6 +112,18 @@ def test_passages_that_do_not_fit_the_window_are_left_out_and_the_question_is_no
     rows = {(r["query_id"], r["expert"]): r for r in read_outcomes(tmp_path / "o.parquet")}
     assert rows["q0", "reader+kitchen"]["passages"] == ["lunch"]
     assert rows["q1", "reader+kitchen"]["passages"] == []
+
+
+@pytest.mark.parametrize("window", [600, 700, 800])
+def test_an_expert_reads_while_collecting_what_it_reads_when_it_serves(tmp_path, window):
+    texts = {"lunch": "\u5348\u9910" * 100, "dinner": "Dinner is late. " * 40, "tea": "Tea. " * 90}
+    collect(tmp_path / "o.parquet", Reader(), library=Library(texts), k=3, context_window=window)
+    (row,) = (r for r in read_outcomes(tmp_path / "o.parquet")
+              if (r["query_id"], r["expert"]) == ("q0", "reader+kitchen"))  # fmt: skip
+    found = Library(texts)("kitchen", row["query"], 3).passages
+    served = Handouts(found).of(expert(context_window=window), Prompt.of(row["query"]))
+    assert row["passages"] == [passage.id for passage in served.passages]
+    assert 0 < len(row["passages"]) < 3
 
 
 def test_a_gate_reads_what_was_collected(tmp_path):

@@ -113,3 +113,10 @@ def test_an_expert_without_room_gets_half_and_then_nothing():
         given.append(len(handouts.of(spec, Prompt.of("why?")).passages))
     assert given == [3, 1, 0]
     assert len(handouts.of(echo("other"), Prompt.of("why?")).passages) == 3
+
+
+def test_a_title_of_any_length_is_cut_as_nobody_reckons_with_it():
+    long = Passage(id="long", text="Short.", title="T" * 100_000)
+    prompt, given = grounded(Prompt.of("Why?"), [long])
+    assert given == (long,)
+    assert len(prompt.messages[-1].content) < 1000

@@ -5,6 +5,7 @@ import json
 import weakref
 from functools import partial
 
+import numpy as np
 import pytest
 
 from composer import Composer
@@ -15,9 +16,12 @@ from composer.stores.store import Store
 from experts_registry.backends.hashing import HashingEmbedder
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
+from routers.data import RoutingDataset
 from routers.gates.data import GateData
 from routers.gating import Gate
+from routers.knn import KNNRouter
 from tests.composer.libraries import FACTS, REGISTRY
+from tests.composer.stores.counting import EMBEDDED, CountingEmbedder
 
 CANTEEN = "When does the canteen open?"
 GATED = (
@@ -184,3 +188,33 @@ def test_closing_frees_the_stores(path):
     composer.close()
     gc.collect()
     assert store() is None
+
+
+@pytest.mark.parametrize("model", ["gated", "torn"])
+def test_a_question_is_embedded_once_whoever_reads_it(path, model):
+    counting = "tests.composer.stores.counting:CountingEmbedder"
+    train(path, outcomes(("handbook", "manual"), search=True))
+    data = RoutingDataset(queries=("a", "b"), experts=("echo",), quality=np.ones((2, 1)))
+    spec = ExpertSpec(name="words", kind="retriever", backend=counting, model="hashing")
+    KNNRouter(encoder=CountingEmbedder(spec)).fit(data).save(path.parent / "router")
+    text = path.read_text().replace("backend: hashing", f"backend: '{counting}'")
+    path.write_text(text.replace("experts: [echo], retrieval", "router: router, retrieval"))
+    query = f"When does canteen {model} open?"
+    with Composer.load(path) as composer:
+        assert composer.query(query, model=model).decision.retrieval.stage == "gate"
+    assert EMBEDDED["words", query] == 1
+
+
+def test_of_stores_with_different_retrievers_the_nearer_passage_counts(path):
+    other = (
+        "  - {name: few, kind: retriever, backend: hashing, model: x, options: {dimensions: 64}}\n"
+    )
+    text = path.read_text().replace("stores:", f"{other}stores:", 1)
+    text = text.replace("manual.jsonl, retrievers: [words]", "manual.jsonl, retrievers: [few]")
+    path.write_text(text.replace("version: 1", "version: 1\nencoder: words"))
+    build(Registry.load(path), "manual")
+    with Composer.load(path) as composer:
+        for query, store in ((CANTEEN, "handbook"), ("How is the pump reset?", "manual")):
+            assert composer.query(query, model="either").decision.retrieval.store == store
+            assert composer.retrieve(query).store == store
+        assert composer.retrieve(CANTEEN, retriever="few").store == "manual"

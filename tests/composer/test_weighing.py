@@ -32,7 +32,7 @@ def row(i, query, expert, quality, **more):
 
 def test_passages_bring_the_expert_forward_that_reads_them_best(tmp_path):
     rows = []
-    for i in range(120):
+    for i in range(240):
         is_about = i % 2 == 0
         query = f"When does canteen {i} open?" if is_about else f"What is {i} plus {i + 1}?"
         rows += [

@@ -7,22 +7,28 @@ import httpx
 import openai
 import pytest
 
+from composer.estimates import most_read
 from composer.http.app import create_app
 from composer.key_store import KeyStore
 from experts_registry.registry import Registry
+from experts_registry.types import Prompt
 from tests.composer.http.servers import running
-from tests.composer.libraries import FACTS, REGISTRY
+from tests.composer.libraries import FACTS, REGISTRY, library
 from tests.composer.test_retrieval_real import build, write
 
 CANTEEN = "When does the canteen open?"
 MORE = "  - {name: never, experts: [echo], retrieval: {store: handbook, when: never}}\n"
-UNBUILT = "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
+OFF = "  - {name: away, kind: retriever, backend: hashing, model: x, enabled: false}\n"
+UNBUILT = (
+    "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
+    "  - {name: off, passages: handbook.jsonl, retrievers: [away]}\n"
+)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieve")
-    text = REGISTRY.replace("EXPERTS", "").replace("COMPOSITIONS", MORE)
+    text = REGISTRY.replace("EXPERTS", OFF).replace("COMPOSITIONS", MORE)
     file = folder / "experts.yaml"
     file.write_text(text.replace("compositions:", UNBUILT + "compositions:"))
     for name, texts in FACTS.items():
@@ -67,6 +73,7 @@ def test_passages_come_with_their_places_and_who_found_them(raw):
         ({"query": CANTEEN, "store": "handbook", "k": 101}, 400, "integer_above_max_value"),
         ({"query": CANTEEN, "store": "handbook", "retriever": "wrds"}, 404, "model_not_found"),
         ({"query": CANTEEN, "store": "unbuilt"}, 503, "overloaded"),
+        ({"query": CANTEEN, "store": "off"}, 503, "overloaded"),
     ],
 )
 def test_what_cannot_be_retrieved_is_told(raw, path, body, status, code):
@@ -171,6 +178,22 @@ def test_a_key_reads_its_stores_alone(path, tmp_path):
             assert refused.status_code == 403
         assert FACTS["handbook"][1] not in chat(raw).text
         assert chat(raw, model="either").headers["x-composer-retrieval"] == "manual"
+
+
+def test_a_draft_that_a_gate_may_ask_for_is_set_aside_too(path, tmp_path):
+    gated = "  - {name: gated, experts: [echo], retrieval: {store: handbook, k: 2, gate: gate}}\n"
+    file = path.with_name("gated.yaml")
+    file.write_text(f"{path.read_text()}{gated}keys: {tmp_path / 'keys.db'}\n")
+    with library() as composer:
+        without = most_read(Prompt.of(CANTEEN)) + 5 + composer.most_passages("grounded")
+    with closing(KeyStore(tmp_path / "keys.db")) as keys:
+        tokens = {model: keys.create(model, tpm=without).token for model in ("grounded", "gated")}
+    with running(create_app(file)) as url, httpx.Client(base_url=url, trust_env=False) as raw:
+        status = {}
+        for model, token in tokens.items():
+            raw.headers["authorization"] = f"Bearer {token}"
+            status[model] = chat(raw, model=model, max_tokens=5).status_code
+    assert status == {"grounded": 200, "gated": 429}
 
 
 def test_openai_clients_read_passages(client):

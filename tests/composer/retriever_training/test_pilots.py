@@ -3,8 +3,10 @@ import pytest
 
 from composer.opened import Opened
 from composer.retriever_training.expert import train_expert
-from composer.retriever_training.material import of_pairs
+from composer.retriever_training.material import Parts, of_pairs
+from composer.retriever_training.pilots import scores
 from composer.retriever_training.registering import Newcomer
+from composer.retriever_training.training import Trained
 from experts_registry.registry import Registry
 from routers.base import load_router
 from routers.data import RoutingDataset
@@ -54,3 +56,21 @@ def test_the_pilot_router_of_its_store_knows_it_at_once(registry_path):
     assert set(router.experts_) == {"general", "words", "bio"}
     assert "biology" in router.categories_
     assert len(router.matrix.ids) == 40 + expert.trained.report["data"]["held_out"]
+
+
+def test_other_queries_of_the_same_domain_are_not_taken_for_known_ones(registry_path):
+    text = registry_path.read_text().replace("version: 1", "version: 1\nencoder: general")
+    registry_path.write_text(text)
+    opened = Opened(Registry.load(registry_path))
+    tables = []
+    try:
+        for seed in (0, 1):
+            material = of_pairs(subject_pairs(seed=seed))
+            vectors = opened.embedder("general").embed(material.passages, role="passage")
+            parts, digest = Parts((), tuple(range(20))), opened.embedder("general").digest
+            trained = Trained(None, parts, {}, vectors, digest)
+            tables.append(scores(opened, ["general", "words"], material, trained, "biology"))
+    finally:
+        opened.close()
+    first, second = ({*zip(t.ids, t.queries, strict=True)} for t in tables)
+    assert not {name for name, _ in first - second} & {name for name, _ in second - first}

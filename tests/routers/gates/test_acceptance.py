@@ -53,7 +53,7 @@ def test_at_an_infinite_price_nothing_is_retrieved(gate, world, price):
 
 
 def test_costs_add_up_to_the_formula(gate, world):
-    """E[C] = C_gen + rho (C_ret + C_ctx), and what drafts that were thrown away cost."""
+    """E[C] = C_gen + rho (C_ret + C_ctx), and of nothing else."""
     test = world[1]
     priced = gate.repriced(RetrievalPrice(per_retrieval=0, quality_per_usd=10, usd_per_second=0.01))
     arm = decisions(priced, test)
@@ -64,12 +64,12 @@ def test_costs_add_up_to_the_formula(gate, world):
     assert charged == pytest.approx(10 * (0.003 + 0.005))
 
 
-def test_only_drafts_that_are_thrown_away_are_paid_for():
+def test_every_draft_is_paid_for_as_no_answer_goes_on_from_one():
     chances = np.array([[0.5, 0.5], [0.5, 0.5], [0.1, 0.9]])
     found = choose(chances, np.array([0.9, 0.1, 0.9]), np.array([0.02]), 0.2, 0.03)
     assert found.arm.tolist() == [0, 1, 1]
     assert found.asked.tolist() == [True, True, False]
-    assert found.wasted.tolist() == [0, 0.03, 0]
+    assert found.paid.tolist() == [0.03, 0.03, 0]
 
 
 def test_a_dearer_retrieval_is_bought_less_often(gate, world):

@@ -8,6 +8,7 @@ from experts_registry.types import TokenLogprob
 from routers.decision import Prediction
 from routers.gates.data import GateData
 from routers.gates.price import RetrievalPrice
+from routers.gates.reasons import NOTHING_FOUND
 from routers.gating import Gate
 from routers.testing import HashingEncoder
 from routers.transforms import Context, transform
@@ -162,3 +163,15 @@ def test_outcomes_of_one_way_only_are_refused():
 def test_a_price_is_at_least_zero(name, value):
     with pytest.raises(OptionError, match=name):
         RetrievalPrice(**{name: value})
+
+
+def test_a_search_that_finds_nothing_as_near_as_in_training_is_not_read():
+    data = GateData.of(two_regimes(160, searched=True, misleading=0.0))
+    gate = Gate.fit(data, HashingEncoder(), price=RetrievalPrice(per_retrieval=0))
+    asked = "What does paragraph of our travel expense handbook say on allowance number 5?"
+    far, same = (
+        gate.decide(asked, ["toy"], stores=["handbook"], searched={"handbook": found})
+        for found in ([0.05, 0.01], [0.8, 0.4])
+    )
+    assert (far.store, far.reason) == (None, NOTHING_FOUND)
+    assert same.store == "handbook"
