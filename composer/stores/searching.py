@@ -110,7 +110,9 @@ class Searching:
                 spec.name,
                 Current(lambda: Store.open(folder, name=spec.name), lambda: current_mark(folder)),
             )
-        return current.get()
+        opened = current.get()
+        opened.check()
+        return opened
 
     def _encoder(self, name: str) -> CachedEncoder:
         embedder = self._opened.embedder(name)
