@@ -153,7 +153,9 @@ class Retrieval:
         if mode == "never":
             return Evidence.none("passages are not wanted", stage)
         if not stores:
-            return Evidence.none("the caller may read none of its stores", "request")
+            return Evidence.none(
+                "it reads none of the stores that the caller may read or names", "request"
+            )
         until = self.searches.patience(stores, spec.seconds, at_most)
         if spec.gate is not None and not (must and len(stores) == 1):
             weighed = await self._weighed(query, spec, stores, experts, must, until)

@@ -8,12 +8,12 @@ from starlette.types import ASGIApp
 from composer.explanation import decision_json
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
-from composer.http.errors import overloaded
+from composer.http.errors import ApiError, overloaded
 from composer.http.fields import bad, integer, require, text
 from composer.http.passages import known_store, passage_json, readable_stores
 from composer.http.retrieved import headers_of, tokens_in
 from composer.stores.retrieved import Retrieved
-from experts_registry.errors import ArtefactError
+from experts_registry.errors import ArtefactError, RegistryError, UnknownNameError
 
 __all__ = ["MAX_PASSAGES", "retrieve"]
 
@@ -33,7 +33,9 @@ async def retrieve(asked: Asked) -> ASGIApp:
     asked.visit.count()
     try:
         found = await asked.composer.aretrieve(query, k, store=store, retriever=retriever)
-    except ArtefactError as error:  # its text names files of the server
+    except UnknownNameError as error:  # the store is known, so it is the retriever
+        raise ApiError(404, str(error), code="model_not_found", param="retriever") from error
+    except (ArtefactError, RegistryError) as error:  # their texts name files of the server
         logger.error("%s: %s", asked.visit.request_id, error)
         raise overloaded(f"store {store!r} cannot be searched; the log says why") from error
     headers = headers_of(asked.composer, ",".join(found.decision.experts))

@@ -16,13 +16,17 @@ from tests.composer.test_retrieval_real import build, write
 
 CANTEEN = "When does the canteen open?"
 MORE = "  - {name: never, experts: [echo], retrieval: {store: handbook, when: never}}\n"
-UNBUILT = "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
+UNBUILT = (
+    "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
+    "  - {name: retired, passages: handbook.jsonl, retrievers: [off]}\n"
+)
+OFF = "  - {name: off, kind: retriever, backend: hashing, model: hashing, enabled: false}\n"
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieve")
-    text = REGISTRY.replace("EXPERTS", "").replace("COMPOSITIONS", MORE)
+    text = REGISTRY.replace("EXPERTS", OFF).replace("COMPOSITIONS", MORE)
     file = folder / "experts.yaml"
     file.write_text(text.replace("compositions:", UNBUILT + "compositions:"))
     for name, texts in FACTS.items():
@@ -67,6 +71,7 @@ def test_passages_come_with_their_places_and_who_found_them(raw):
         ({"query": CANTEEN, "store": "handbook", "k": 101}, 400, "integer_above_max_value"),
         ({"query": CANTEEN, "store": "handbook", "retriever": "wrds"}, 404, "model_not_found"),
         ({"query": CANTEEN, "store": "unbuilt"}, 503, "overloaded"),
+        ({"query": CANTEEN, "store": "retired"}, 503, "overloaded"),
     ],
 )
 def test_what_cannot_be_retrieved_is_told(raw, path, body, status, code):
@@ -111,6 +116,7 @@ def test_a_request_says_whether_and_from_where(raw, model, retrieval, store):
         ({"mode": "maybe"}, 400),
         ({"moed": "never"}, 400),
         ({"store": 3}, 400),
+        ({"store": []}, 400),
         ({"store": "no"}, 404),
     ],
 )
