@@ -162,6 +162,16 @@ def test_a_markdown_file_is_called_after_its_first_heading(tmp_path):
     assert [d.title for d in documents(tmp_path)] == ["The *real* one", ""]
 
 
+def test_all_wrong_lines_of_a_file_are_told(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"id": 1}\n{"id": 2, "text": "right"}\n{oops\n' + "[]\n" * 50)
+    with pytest.raises(DataError) as told:
+        list(documents(path))
+    lines = [line.split(": ")[0] for line in str(told.value).splitlines()]
+    assert lines[:3] == [f"{path}:1", f"{path}:3", f"{path}:4"]
+    assert len(lines) < 50
+
+
 def test_line_ends_stay_as_they_are(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n")
     assert [d.text for d in documents(tmp_path)] == ["one\r\ntwo\r\n"]
