@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from composer.evidence import Evidence, Wish
+from composer.evidence import Evidence, Wish, reasons
 from composer.gates import Gates
 from composer.searches import Searches
 from composer.store_choice import best_store
@@ -106,7 +106,9 @@ class Retrieval:
         best, why = best_store(found)
         return replace(
             found[best],
-            decision=replace(found[best].decision, reason=_and(found[best].decision.reason, why)),
+            decision=replace(
+                found[best].decision, reason=reasons(found[best].decision.reason, why)
+            ),
             seconds=sum(one.seconds for one in found.values()),
         )
 
@@ -166,7 +168,8 @@ class Retrieval:
             return Evidence.none(searched.why_not, "failure")
         store, why = best_store(searched.found)
         reason = "passages are wanted always" if must else "no gate is trained"
-        decision = RetrievalDecision(store=store, k=spec.k, reason=_and(reason, why), stage=stage)
+        reason = reasons(reason, why, searched.why_not)
+        decision = RetrievalDecision(store=store, k=spec.k, reason=reason, stage=stage)
         return Evidence.of(searched.found[store], decision)
 
     async def _weighed(
@@ -193,7 +196,3 @@ class Retrieval:
         except ComposerError as error:
             logger.error("gate %s: cannot be used: %s", spec.gate, error)
             return Evidence.none(f"the gate cannot be used ({type(error).__name__})", "failure")
-
-
-def _and(*reasons: str) -> str:
-    return "; ".join(filter(None, reasons))
