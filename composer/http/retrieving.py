@@ -67,7 +67,9 @@ def _store(asked: Asked) -> str:
     if (name := text(asked.body, "store")) is not None:
         return known_store("store", name, key, registry)
     readable = readable_stores(key, registry)
+    if not readable:
+        raise bad("store", "there is none that you may read", "store_not_found")
     if len(readable) != 1:
-        listed = ", ".join(readable) or "(none)"
-        raise bad("store", f"is missing; name one of {listed}", "missing_required_parameter")
+        what = f"is missing; name one of {', '.join(readable)}"
+        raise bad("store", what, "missing_required_parameter")
     return readable[0]

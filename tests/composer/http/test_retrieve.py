@@ -15,18 +15,24 @@ from tests.composer.libraries import FACTS, REGISTRY
 from tests.composer.test_retrieval_real import build, write
 
 CANTEEN = "When does the canteen open?"
-MORE = "  - {name: never, experts: [echo], retrieval: {store: handbook, when: never}}\n"
+MORE = (
+    "  - {name: never, experts: [echo], retrieval: {store: handbook, when: never}}\n"
+    "  - {name: cramped, experts: [tiny], retrieval: {store: handbook, when: always}}\n"
+)
 UNBUILT = (
     "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
     "  - {name: retired, passages: handbook.jsonl, retrievers: [off]}\n"
 )
-OFF = "  - {name: off, kind: retriever, backend: hashing, model: hashing, enabled: false}\n"
+MORE_EXPERTS = (
+    "  - {name: off, kind: retriever, backend: hashing, model: hashing, enabled: false}\n"
+    "  - {name: tiny, kind: llm, backend: echo, model: echo, context_window: 300}\n"
+)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieve")
-    text = REGISTRY.replace("EXPERTS", OFF).replace("COMPOSITIONS", MORE)
+    text = REGISTRY.replace("EXPERTS", MORE_EXPERTS).replace("COMPOSITIONS", MORE)
     file = folder / "experts.yaml"
     file.write_text(text.replace("compositions:", UNBUILT + "compositions:"))
     for name, texts in FACTS.items():
@@ -100,6 +106,7 @@ def test_an_answer_tells_its_passages_and_where_it_cites_them(raw):
         ("either", {"store": "manual"}, "manual"),
         ("either", {"mode": "always", "store": ["manual"]}, "manual"),
         ("plain", "never", None),
+        ("cramped", None, "none"),  # no passage fits its window
     ],
 )
 def test_a_request_says_whether_and_from_where(raw, model, retrieval, store):
