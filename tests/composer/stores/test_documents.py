@@ -2,6 +2,7 @@ import codecs
 import gzip
 import io
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -170,6 +171,12 @@ def test_all_wrong_lines_of_a_file_are_told(tmp_path):
     lines = [line.split(": ")[0] for line in str(told.value).splitlines()]
     assert lines[:3] == [f"{path}:1", f"{path}:3", f"{path}:4"]
     assert len(lines) < 50
+
+
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
+    (found,) = documents(tmp_path)
+    assert found.id.encode() == found.source.encode() == rb"caf\udce9.txt"
 
 
 def test_line_ends_stay_as_they_are(tmp_path):
