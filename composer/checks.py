@@ -73,6 +73,12 @@ def _check_stores(registry: Registry) -> Iterator[Finding]:
         elif found.changes:
             what = f"store {name!r}: {'; '.join(found.changes)}"
             yield Finding(f"{what}; {build_command(name)}", "note")
+        router = registry.store(name).router
+        if router is not None and not (registry.resolve(router) / "router.json").exists():
+            what = (
+                f"store {name!r}: router {router} does not exist yet; its first retriever is asked"
+            )
+            yield Finding(f"{what} until 'expert-composer train --router pilot' makes it", "note")
     opened.close()
 
 

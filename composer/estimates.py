@@ -31,11 +31,18 @@ def counted(prompt: Prompt, generation: Generation) -> Usage:
 
 
 def most_passages(retrieval: RetrievalSpec | None, stores: Mapping[str, StoreSpec]) -> int:
-    """Return the most tokens of passages that come before a question; 0 without retrieval."""
+    """Return the most tokens of passages that come before a question; 0 without retrieval.
+
+    Args:
+        retrieval: of the composition.
+        stores: those that may be read.
+    """
     if retrieval is None:
         return 0
-    words = max(stores[name].chunk.words for name in retrieval.stores)
-    return retrieval.k * (words * _TOKENS_PER_WORD + _TOKENS_AROUND)
+    words = [stores[name].chunk.words for name in retrieval.stores if name in stores]
+    if not words:
+        return 0
+    return retrieval.k * (max(words) * _TOKENS_PER_WORD + _TOKENS_AROUND)
 
 
 def most(spec: ExpertSpec, prompt: Prompt) -> Usage:

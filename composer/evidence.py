@@ -11,7 +11,7 @@ from experts_registry.passages import Passage
 from experts_registry.types import Prompt
 from routers.arms import Found, RetrievalDecision
 
-__all__ = ["MODES", "Evidence", "Mode", "Wish", "failed"]
+__all__ = ["MODES", "Evidence", "Mode", "Wish", "failed", "reasons"]
 
 Mode = Literal["auto", "never", "always"]
 MODES: tuple[Mode, ...] = ("auto", "never", "always")
@@ -77,6 +77,11 @@ class Evidence:
     def dropped(self, reason: str) -> "Evidence":
         """Return what is left where there are no passages, or they cannot be used."""
         return Evidence(decision=failed(self.decision, reason))
+
+
+def reasons(*every: str) -> str:
+    """Join what there is to say of a decision."""
+    return "; ".join(filter(None, every))
 
 
 def failed(decision: RetrievalDecision, reason: str) -> RetrievalDecision:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from composer.evidence import Evidence, Wish
+from composer.evidence import Evidence, Wish, reasons
 from composer.gates import Gates
 from composer.searches import Searches
 from composer.store_choice import best_store, first_store, nearest_store
@@ -109,7 +109,9 @@ class Retrieval:
         best, why = best_store(found) or self._nearest(query, found)
         return replace(
             found[best],
-            decision=replace(found[best].decision, reason=_and(found[best].decision.reason, why)),
+            decision=replace(
+                found[best].decision, reason=reasons(found[best].decision.reason, why)
+            ),
             seconds=sum(one.seconds for one in found.values()),
         )
 
@@ -161,7 +163,9 @@ class Retrieval:
         if mode == "never":
             return Evidence.none("passages are not wanted", stage)
         if not stores:
-            return Evidence.none("the caller may read none of its stores", "request")
+            return Evidence.none(
+                "it reads none of the stores that the caller may read or names", "request"
+            )
         until = self.searches.patience(stores, spec.seconds, at_most)
         if spec.gate is not None and not (must and len(stores) == 1):
             weighed = await self._weighed(query, spec, stores, experts, must, until)
@@ -172,7 +176,8 @@ class Retrieval:
             return Evidence.none(searched.why_not, "failure")
         store, why = await self._best(query, searched.found, until)
         reason = "passages are wanted always" if must else "no gate is trained"
-        decision = RetrievalDecision(store=store, k=spec.k, reason=_and(reason, why), stage=stage)
+        reason = reasons(reason, why, searched.why_not)
+        decision = RetrievalDecision(store=store, k=spec.k, reason=reason, stage=stage)
         return Evidence.of(searched.found[store], decision)
 
     async def _best(
@@ -217,7 +222,3 @@ class Retrieval:
         except ComposerError as error:
             logger.error("gate %s: cannot be used: %s", spec.gate, error)
             return Evidence.none(f"the gate cannot be used ({type(error).__name__})", "failure")
-
-
-def _and(*reasons: str) -> str:
-    return "; ".join(filter(None, reasons))

@@ -167,12 +167,14 @@ class Composer(Computing):
             return prompt
         return prompt.limited(max_tokens=composition.limits.max_tokens)
 
-    def most_passages(self, model: str) -> int:
+    def most_passages(self, model: str, wish: Wish | None = None) -> int:
         """Return the most tokens of passages that come before a question to a model."""
-        composition = self._routing.composition(model)
-        if composition is None:
+        composition, wish = self._routing.composition(model), wish or Wish()
+        spec = None if composition is None else composition.retrieval
+        if spec is None or (wish.mode or spec.when) == "never":
             return 0
-        return most_passages(composition.retrieval, self.registry.stores)
+        readable = {name: self.registry.store(name) for name in wish.readable(spec.stores)}
+        return most_passages(spec, readable)
 
     def most_drafts(self, model: str) -> int:
         """Return the most drafts that a gate asks for before a question to a model is answered."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from composer.evidence import Evidence
+from composer.evidence import Evidence, reasons
 from composer.searches import Searched, Searches
 from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.types import TokenLogprob
@@ -73,7 +73,9 @@ class Weighing:
                 decision = await self._after(tokens, expert, self.until + drafted)
         evidence = await self._retrieved(decision, self.until + drafted)
         seconds = self.seconds + time.perf_counter() - began - drafted  # a draft has its own bill
-        return replace(evidence, decision=replace(evidence.decision, seconds=seconds))
+        reason = reasons(evidence.decision.reason, self.searched.why_not)
+        decision = replace(evidence.decision, reason=reason, seconds=seconds)
+        return replace(evidence, decision=decision)
 
     def _insisting(self, decision: RetrievalDecision) -> RetrievalDecision:
         """Choose the store of the best arm that has one."""

@@ -1,7 +1,9 @@
 """Check what one key of the file says against the rest of it: names, and secrets that leaked in."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experts_registry.complaints import Complaint
@@ -11,7 +13,7 @@ from experts_registry.plugins import plugin_names
 from experts_registry.retrieval_schema import RetrievalSpec
 from experts_registry.schema import RegistryFile
 
-__all__ = ["broken_references", "exposed_secrets"]
+__all__ = ["broken_references", "exposed_secrets", "misplaced_stores"]
 
 _SECRET_KEYS = frozenset(
     [
@@ -134,6 +136,28 @@ def _repeated(paths: Sequence[KeyPath], names: Sequence[str]) -> Iterator[Compla
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     return f"{what} {name!r} is not one of {listed or '(none)'}{nearest(name, known)}"
+
+
+def misplaced_stores(file: RegistryFile, home: Path) -> Iterator[Complaint]:
+    """Yield folders of stores that are not theirs alone: a build removes what it finds there.
+
+    Args:
+        file: the expert file.
+        home: its folder.
+    """
+    taken: dict[Path, str] = {}
+    for i, store in enumerate(file.stores):
+        where: KeyPath = ("stores", i, "folder") if store.folder else ("stores", i)
+        folder = _absolute(home, store.folder or f"stores/{store.name}")
+        source = _absolute(home, store.passages)
+        if taken.setdefault(folder, store.name) != store.name:
+            yield where, f"the folder of store {taken[folder]!r} is this one too; name another"
+        if folder == source or folder in source.parents:
+            yield where, "its 'passages' lie in this folder; name one for the store alone"
+
+
+def _absolute(home: Path, path: str) -> Path:
+    return Path(os.path.normpath(home / os.path.expanduser(path)))  # noqa: PTH111 - never raises
 
 
 def exposed_secrets(file: RegistryFile) -> Iterator[Complaint]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from experts_registry.complaints import Complaint, complaints
 from experts_registry.errors import RegistryError, unknown_name
 from experts_registry.lines import Document, parse_yaml, read_text, text_digest
-from experts_registry.references import broken_references, exposed_secrets
+from experts_registry.references import broken_references, exposed_secrets, misplaced_stores
 from experts_registry.retrieval_schema import StoreSpec
 from experts_registry.schema import Composition, ExpertSpec, RegistryFile, registry_schema
 
@@ -53,8 +53,10 @@ class Registry:
             file = RegistryFile.model_validate(document.data)
         except ValidationError as error:
             raise _error(path, document, complaints(error, document.data)) from None
-        _raise_any(path, document, [*broken_references(file), *exposed_secrets(file)])
-        experts = tuple(_anchored(spec, path.absolute().parent) for spec in file.experts)
+        home = path.absolute().parent
+        wrong = [*broken_references(file), *exposed_secrets(file), *misplaced_stores(file, home)]
+        _raise_any(path, document, wrong)
+        experts = tuple(_anchored(spec, home) for spec in file.experts)
         return cls(
             path=path,
             file=file.model_copy(update={"experts": experts}),

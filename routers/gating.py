@@ -92,7 +92,8 @@ class Gate:
         """
         if len(data) < _FEWEST:
             raise DataError(
-                f"outcomes: {len(data)} queries are too few for a gate; collect {_FEWEST} or more"
+                f"outcomes: {len(data)} queries to train on are too few for a gate; collect more, "
+                f"until there are {_FEWEST} beside those that are held out"
             )
         if reads_search is None:
             reads_search = bool((~np.isnan(data.search)).any())

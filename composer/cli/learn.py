@@ -125,7 +125,8 @@ def train(
     from routers.building import build_router
     from routers.data import RoutingDataset
 
-    routing = Routing(Registry.load(registry))
+    file = Registry.load(registry)
+    routing = Routing(file)
     data = RoutingDataset.load(outcomes, cost=_cost(cost))
     estimator = build_router(router, routing.encoder(), pairs(set_))
     findings = audit_outcomes(outcomes, data)
@@ -142,7 +143,8 @@ def train(
     for line in report_lines(trained.report):
         say(line)
     name = os.path.relpath(trained.path, registry.parent)
-    say(f"saved {trained.path}; use it with 'router: {name}' in a composition of {registry}")
+    place = "store" if set(data.experts) <= set(file.retrievers) else "composition"
+    say(f"saved {trained.path}; use it with 'router: {name}' in a {place} of {registry}")
 
 
 def evaluate(

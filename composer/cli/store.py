@@ -190,7 +190,10 @@ def _lines(found: "StoreStanding") -> list[str]:
         ("folder", str(found.folder)),
     ]
     stands = [f"stale: {change}" for change in found.changes]
-    again = [f"run 'expert-composer store build {found.name}'"] if stands else ["current"]
+    if found.error is not None and not stands:
+        again = [found.error]
+    else:
+        again = [f"run 'expert-composer store build {found.name}'"] if stands else ["current"]
     return [f"store {found.name}", *(f"  {key:<9} {value}" for key, value in rows), *stands, *again]
 
 

@@ -81,7 +81,7 @@ async def answers_of(asked: Asked, prompts: Sequence[Prompt], model: str) -> lis
         AccessError: the caller's key does not allow it.
     """
     wish = wish_of(asked.body, asked.visit.key, asked.composer.registry)
-    await asked.visit.reserve(asked.composer, prompts, model)
+    await asked.visit.reserve(asked.composer, prompts, model, wish)
 
     async def answer(prompt: Prompt) -> Answer:
         found = await asked.composer.aquery(
@@ -158,7 +158,7 @@ async def open_stream(asked: Asked, ask: Ask, write: Callable[[Progress], Events
         AccessError: the caller's key does not allow it.
     """
     wish = wish_of(asked.body, asked.visit.key, asked.composer.registry)
-    await asked.visit.reserve(asked.composer, [ask.prompt], ask.model)
+    await asked.visit.reserve(asked.composer, [ask.prompt], ask.model, wish)
     trail = asked.visit.trail()
     chunks = asked.composer.achunks(
         ask.prompt, model=ask.model, trail=trail, retrieval=wish.mode, stores=wish.stores

@@ -21,7 +21,9 @@ def told(composer: Composer, answers: Sequence[Answer], began: float) -> Headers
     waited = max(answer.seconds + _searching(answer.decision) for answer in answers)
     steps = [step for answer in answers for step in answer.steps]
     return {
-        **_decided(composer.registry, first.model, first.decision, first.expert),
+        **_decided(
+            composer.registry, first.model, first.decision, first.expert, bool(first.passages)
+        ),
         **_counted(steps, time.perf_counter() - began - waited),
         "x-composer-cost-usd": _usd(sum(answer.cost for answer in answers)),
     }
@@ -35,7 +37,7 @@ def told_so_far(composer: Composer, progress: Progress, began: float) -> Headers
     overhead = progress.began - began - waited
     current = Step(expert=progress.expert, seconds=0.0)
     return {
-        **_decided(composer.registry, model, decision, progress.expert),
+        **_decided(composer.registry, model, decision, progress.expert, bool(progress.passages)),
         **_counted([*(s for s in failed if s.error), current], overhead),
     }
 
@@ -52,13 +54,25 @@ def told_too_late(visit: Visit | None) -> Headers:
         for each in visit.trails
     )
     return {
-        **_decided(visit.registry, visit.model, trail.decision, trail.expert),
+        **_decided(
+            visit.registry,
+            visit.model,
+            trail.decision,
+            trail.expert,
+            any(step.passages for step in trail.steps),
+        ),
         **_counted(visit.steps, time.perf_counter() - visit.began - waited),
         "x-composer-cost-usd": _usd(sum(step.cost for step in visit.steps)),
     }
 
 
-def _decided(registry: Registry, model: str, decision: Decision, expert: str) -> Headers:
+def _decided(
+    registry: Registry,
+    model: str,
+    decision: Decision,
+    expert: str,
+    is_grounded: bool,
+) -> Headers:
     headers = {
         "x-composer-model": model,
         "x-composer-expert": expert,
@@ -67,7 +81,8 @@ def _decided(registry: Registry, model: str, decision: Decision, expert: str) ->
     if decision.router:
         headers["x-composer-router"] = decision.router
     if decision.retrieval is not None:
-        headers["x-composer-retrieval"] = decision.retrieval.store or "none"
+        store = decision.retrieval.store if is_grounded else None
+        headers["x-composer-retrieval"] = store or "none"
     scores = dict(zip(decision.experts, decision.scores, strict=False))
     if expert in scores:
         headers["x-composer-score"] = f"{scores[expert]:.4g}"

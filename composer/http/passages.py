@@ -48,6 +48,8 @@ def _stores(value: Any, key: Key | None, registry: Registry) -> frozenset[str]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise bad("retrieval.store", "is no name and no list of names", "invalid_type")
+    if not names:
+        raise bad("retrieval.store", "names no store; name one, or leave it out", "empty_array")
     return frozenset(known_store("retrieval.store", name, key, registry) for name in names)
 
 

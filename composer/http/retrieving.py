@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from composer.explanation import decision_json
 from composer.http.asked import Asked
 from composer.http.bodies import JsonResponse
-from composer.http.errors import overloaded
+from composer.http.errors import ApiError, overloaded
 from composer.http.fields import bad, integer, require, text
 from composer.http.passages import known_store, passage_json, readable_stores
 from composer.http.retrieved import headers_of, tokens_in
@@ -33,8 +33,8 @@ async def retrieve(asked: Asked) -> ASGIApp:
     asked.visit.count()
     try:
         found = await asked.composer.aretrieve(query, k, store=store, retriever=retriever)
-    except UnknownNameError:
-        raise
+    except UnknownNameError as error:  # the store is known, so it is the retriever
+        raise ApiError(404, str(error), code="model_not_found", param="retriever") from error
     except (ArtefactError, RegistryError) as error:  # their texts name files of the server
         logger.error("%s: %s", asked.visit.request_id, error)
         raise overloaded(f"store {store!r} cannot be searched; the log says why") from error
@@ -67,7 +67,9 @@ def _store(asked: Asked) -> str:
     if (name := text(asked.body, "store")) is not None:
         return known_store("store", name, key, registry)
     readable = readable_stores(key, registry)
+    if not readable:
+        raise bad("store", "there is none that you may read", "store_not_found")
     if len(readable) != 1:
-        listed = ", ".join(readable) or "(none)"
-        raise bad("store", f"is missing; name one of {listed}", "missing_required_parameter")
+        what = f"is missing; name one of {', '.join(readable)}"
+        raise bad("store", what, "missing_required_parameter")
     return readable[0]

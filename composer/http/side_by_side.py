@@ -111,7 +111,7 @@ async def open_streams(
         AccessError: the caller's key does not allow it.
     """
     wish = wish_of(asked.body, asked.visit.key, asked.composer.registry)
-    await asked.visit.reserve(asked.composer, prompts, model)
+    await asked.visit.reserve(asked.composer, prompts, model, wish)
     trails = [asked.visit.trail() for _ in prompts]
     streams = [
         asked.composer.achunks(

@@ -12,6 +12,7 @@ from composer.admission import Reservation
 from composer.decision_log import Logged
 from composer.decision_sums import HUNG_UP
 from composer.estimates import most_read, most_written
+from composer.evidence import Wish
 from composer.http.access import Access
 from composer.http.errors import api_error
 from composer.keys import Key, is_token
@@ -55,7 +56,9 @@ class Visit:
     error: BaseException | None = None
     _reservation: Reservation | None = None
 
-    async def reserve(self, composer: Composer, prompts: Sequence[Prompt], model: str) -> None:
+    async def reserve(
+        self, composer: Composer, prompts: Sequence[Prompt], model: str, wish: Wish
+    ) -> None:
         """Set aside the most that answering these prompts may use.
 
         Raises:
@@ -66,7 +69,7 @@ class Visit:
             return
         self.key.require_model(granted)  # before it is looked up: names are nobody's business
         specs = composer.candidates(model)
-        more = composer.most_passages(model), composer.most_drafts(model)
+        more = composer.most_passages(model, wish), composer.most_drafts(model)
         calls = [_most(specs, composer.limited(prompt, model), *more) for prompt in prompts]
         self._reservation = await self.access.admission.areserve(
             self.key,

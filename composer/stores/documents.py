@@ -54,7 +54,7 @@ def source_files(
     elif not path.name.lower().endswith(_READ):
         raise DataError(f"{path}: cannot be read; use one of {', '.join(_READ)}, or a folder")
     else:
-        yield path, path.name
+        yield path, _written(path.name)
 
 
 def _in_folder(folder: Path, skipped: Counter[str], but: Path | None) -> Iterator[tuple[Path, str]]:
@@ -68,7 +68,12 @@ def _in_folder(folder: Path, skipped: Counter[str], but: Path | None) -> Iterato
         elif _is_beside_corpus(file):
             skipped["files of queries beside a corpus"] += 1
         else:
-            yield file, file.relative_to(folder).as_posix()
+            yield file, _written(file.relative_to(folder).as_posix())
+
+
+def _written(name: str) -> str:
+    """Return a name as text that can be written: bytes that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_beside_corpus(file: Path) -> bool:

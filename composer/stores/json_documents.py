@@ -21,6 +21,7 @@ from experts_registry.errors import DataError
 __all__ = ["json_documents"]
 
 _IDS = ("id", "_id", "doc_id")
+_SHOWN = 10  # wrong lines of a file that are told at once
 _HINT = 'write one JSON object a line, {"id": ..., "text": ...}'
 
 
@@ -28,18 +29,24 @@ def json_documents(path: Path, skipped: Counter[str]) -> Iterator[Document]:
     """Yield the documents of a ``.jsonl`` or ``.jsonl.gz`` file, one line in memory at a time.
 
     Raises:
-        DataError: the file cannot be read, or a line is wrong; names file and line.
+        DataError: the file cannot be read, or lines are wrong; names file and lines, at the end.
     """
+    wrong: list[str] = []
     with _opened(path) as file:
         for number, line in decoded_lines(file, path):
             try:
                 document = _document(json_object(line.encode(), _HINT))
             except DataError as error:
-                raise DataError(f"{path}:{number}: {error}") from None
+                wrong.append(f"{path}:{number}: {error}")
+                if len(wrong) == _SHOWN:
+                    break
+                continue
             if document.text.strip():
                 yield document
             else:
                 skipped["JSON lines with an empty text"] += 1
+    if wrong:
+        raise DataError("\n".join(wrong))
 
 
 @contextmanager

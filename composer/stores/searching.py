@@ -106,7 +106,9 @@ class Searching:
                 spec.name,
                 Current(lambda: Store.open(folder, name=spec.name), lambda: current_mark(folder)),
             )
-        return current.get()
+        opened = current.get()
+        opened.check()
+        return opened
 
     def _by_vectors(self, store: Store, name: str, query: str, k: int) -> Ranking:
         encoder = self._opened.reader(name)

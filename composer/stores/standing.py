@@ -7,7 +7,7 @@ from pathlib import Path
 
 from composer.stores.documents import source_files
 from composer.stores.embedding import passage_digest
-from composer.stores.generations import Generation
+from composer.stores.generations import Generation, build_command
 from composer.stores.manifest import Making, Manifest
 from experts_registry.errors import ArtefactError, ComposerError, DataError
 from experts_registry.registry import Registry
@@ -63,14 +63,15 @@ def standing(
     except ArtefactError as error:
         return StoreStanding(name=name, folder=folder, manifest=None, error=str(error), changes=())
     manifest = generation.manifest
+    unable = tuple(_retrievers(registry, name, manifest, embedder))
     return StoreStanding(
         name=name,
         folder=folder,
         manifest=manifest,
-        error=None,
+        error=_unsearchable(registry, name, unable),
         changes=(
             *_settings(registry, name, manifest),
-            *_retrievers(registry, name, manifest, embedder),
+            *unable,
             *_source(registry, name, manifest),
         ),
         bytes=sum(file.bytes for file in manifest.files.values()),
@@ -102,6 +103,17 @@ def _retrievers(
             yield f"retriever {retriever!r} embeds otherwise than when it was built"
         elif digest not in built:
             yield f"retriever {retriever!r} has no index yet"
+
+
+def _unsearchable(registry: Registry, name: str, unable: tuple[str, ...]) -> str | None:
+    """Say why nobody can search a store that is whole; None where somebody can."""
+    named = registry.store(name).retrievers
+    enabled = [retriever for retriever in named if retriever in registry.retrievers]
+    if not enabled:
+        return f"store {name!r}: none of its retrievers is enabled; enable {named[0]!r}"
+    if len(unable) == len(enabled):
+        return f"store {name!r}: {'; '.join(unable)}; {build_command(name)}"
+    return None
 
 
 def _source(registry: Registry, name: str, manifest: Manifest) -> Iterator[str]:

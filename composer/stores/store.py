@@ -31,6 +31,7 @@ class Store:
 
     name: str
     folder: Path
+    generation: Path
     manifest: Manifest
     passages: PassageFile
     indexes: Mapping[str, VectorIndex]
@@ -62,6 +63,7 @@ class Store:
             return cls(
                 name=name,
                 folder=folder,
+                generation=generation.folder,
                 manifest=manifest,
                 passages=PassageFile.open(generation.folder, store=name),
                 indexes={
@@ -102,6 +104,24 @@ class Store:
                 f"store {self.name!r}: has no index of this retriever's vectors; it was built "
                 f"with {made} as they were then; {build_command(self.name)}"
             ) from None
+
+    def check(self) -> None:
+        """Look whether its files still have their sizes, before they are searched.
+
+        The end of a mapped file that was cut off since cannot be read: the attempt kills the
+        process (SIGBUS). A file that is gone can: it lives on until it is closed.
+
+        Raises:
+            ArtefactError: one has another size.
+        """
+        for file, built in self.manifest.files.items():
+            path = self.generation / file
+            try:
+                size = path.stat().st_size
+            except OSError:
+                continue
+            if size != built.bytes:
+                raise damaged(self.name, f"{path} was cut off or changed while it was open")
 
     def is_current(self) -> bool:
         """Tell whether no later build has taken its place."""

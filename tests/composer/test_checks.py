@@ -56,6 +56,17 @@ def test_what_is_no_adapter_is_found_with_its_line(file, config, message):
     assert message in error
 
 
+def test_pilots_that_are_not_there_are_noted(file):
+    one = "{name: guides, passages: docs, retrievers: [legal], router: routers/pilot}"
+    file.write_text(f"{FILE}stores:\n- {one}\n")
+    notes = [each.text for each in check_registry(Registry.load(file)) if each.level == "note"]
+    assert any("router routers/pilot does not exist yet" in note for note in notes)
+    (file.parent / "routers/pilot").mkdir(parents=True)
+    (file.parent / "routers/pilot/router.json").write_text("{}")
+    notes = [each.text for each in check_registry(Registry.load(file))]
+    assert not any("does not exist yet" in note for note in notes)
+
+
 def test_a_good_adapter_is_no_finding(file):
     folder = file.parent / "adapters/legal"
     folder.mkdir(parents=True)

@@ -86,6 +86,7 @@ def test_a_broken_store_costs_its_passages_and_not_the_answer(caplog):
     assert "ArtefactError" in retrieval.reason
     assert "is not built" in caplog.text
     assert other.decision.retrieval.store == "manual"
+    assert "'handbook' could not be searched" in other.decision.retrieval.reason
 
 
 def test_a_plug_in_that_breaks_while_searching_costs_no_answer_and_repeats_no_query(caplog):

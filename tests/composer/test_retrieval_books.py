@@ -11,6 +11,7 @@ from composer.cli.main import app
 from composer.decision_log import DecisionLog
 from composer.decisions import Logged
 from composer.estimates import most_passages, most_read
+from composer.evidence import Wish
 from composer.http.headers import told
 from composer.progress import steps
 from composer.stores.gathering import Change
@@ -94,6 +95,10 @@ def test_a_reservation_covers_what_passages_cost():
         reserved = most_read(prompt) + composer.most_passages("grounded")
         assert reserved >= answer.steps[-1].usage.prompt_tokens
         assert composer.most_passages("plain") == composer.most_passages("echo") == 0
+        assert composer.most_passages("shy") == 0
+        assert composer.most_passages("shy", Wish(mode="always")) > 0
+        for wish in (Wish(mode="never"), Wish(stores=["manual"])):
+            assert composer.most_passages("grounded", wish) == 0
     assert most_passages(None, {}) == 0
 
 

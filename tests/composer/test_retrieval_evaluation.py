@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from composer.cli.main import app as whole
 from composer.cli.retrievers import app
 from composer.judged import JudgedQuery
-from composer.opened import Opened
 from composer.retrieval_evaluation import Bench, evaluate_retrievers
 from composer.retrieval_measures import NDCG
 from composer.retrieval_report import retrieval_lines
-from experts_registry.registry import Registry
 from routers.data import RoutingDataset
 from routers.pilot import PilotRouter
 from routers.testing import HashingEncoder
@@ -112,8 +111,12 @@ def test_the_commands_score_train_and_evaluate(tmp_path):
         )
         assert told.exit_code == 0, told.output
         assert json.loads(told.stdout)["computed"] == 80
-    encoder = Opened(Registry.load(registry)).embedder("base")
-    router = PilotRouter(encoder=encoder).fit(RoutingDataset.load(out)).save(tmp_path / "pilot")
+    told = run.invoke(
+        whole, ["train", "--router", "pilot", "--outcomes", str(out), "--registry", str(registry)]
+    )
+    assert told.exit_code == 0, told.output
+    assert "'router: routers/pilot' in a store" in told.output
+    router = tmp_path / "routers/pilot"
     options = ["-r", str(registry), "--router", str(router), "--outcomes", str(out), "--json"]
     told = run.invoke(app, ["evaluate", *map(str, folders), *options])
     assert told.exit_code == 0, told.output

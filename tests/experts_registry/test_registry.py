@@ -284,6 +284,27 @@ def test_secrets_are_refused_and_never_repeated(options, message):
     assert "word@" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("stores", "message"),
+    [
+        ("{name: a, passages: docs, retrievers: [e], folder: docs}", r":4: stores.0.folder: .*lie"),
+        ("{name: a, passages: docs/x.jsonl, retrievers: [e], folder: .}", "stores.0.folder: .*lie"),
+        ("{name: a, passages: stores/a/docs, retrievers: [e]}", r":4: stores.0: .*lie"),
+        (
+            "{name: a, passages: d, retrievers: [e]}\n"
+            "- {name: b, passages: d, retrievers: [e], folder: ./stores//a}",
+            r":5: stores.1.folder: .*store 'a'",
+        ),
+    ],
+)
+def test_a_store_has_a_folder_of_its_own(stores, message):
+    experts = "version: 1\nexperts: [{name: e, kind: retriever, backend: hashing, model: x}]\n"
+    with pytest.raises(RegistryError, match=message):
+        Registry.parse(f"{experts}stores:\n- {stores}\n", path="experts.yaml")
+    inside = "{name: a, passages: ., retrievers: [e]}\n- {name: b, passages: ., retrievers: [e]}"
+    assert Registry.parse(f"{experts}stores:\n- {inside}\n", path="experts.yaml").stores
+
+
 def test_names_of_variables_and_token_settings_are_no_secrets():
     options = "{api_key_env: BIG_KEY, pad_token: '<pad>', max_tokens: 3, token: null}"
     assert parse(GOOD + f"    options: {options}\n").expert("coder").options["pad_token"] == "<pad>"

@@ -19,7 +19,9 @@ class RetrievalWanted(Shape, extra="forbid"):
     """Whether passages are put before the question, and from where."""
 
     mode: _Mode | None = Field(None, description="By default as the composition says.")
-    store: str | list[str] | None = Field(None, description="By default every one of them.")
+    store: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="By default every one of them."
+    )
 
 
 RetrievalAsked = Annotated[

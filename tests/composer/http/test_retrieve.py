@@ -17,18 +17,24 @@ from tests.composer.libraries import FACTS, REGISTRY, library
 from tests.composer.test_retrieval_real import build, write
 
 CANTEEN = "When does the canteen open?"
-MORE = "  - {name: never, experts: [echo], retrieval: {store: handbook, when: never}}\n"
-OFF = "  - {name: away, kind: retriever, backend: hashing, model: x, enabled: false}\n"
+MORE = (
+    "  - {name: never, experts: [echo], retrieval: {store: handbook, when: never}}\n"
+    "  - {name: cramped, experts: [tiny], retrieval: {store: handbook, when: always}}\n"
+)
 UNBUILT = (
     "  - {name: unbuilt, passages: handbook.jsonl, retrievers: [words]}\n"
-    "  - {name: off, passages: handbook.jsonl, retrievers: [away]}\n"
+    "  - {name: retired, passages: handbook.jsonl, retrievers: [off]}\n"
+)
+MORE_EXPERTS = (
+    "  - {name: off, kind: retriever, backend: hashing, model: hashing, enabled: false}\n"
+    "  - {name: tiny, kind: llm, backend: echo, model: echo, context_window: 300}\n"
 )
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieve")
-    text = REGISTRY.replace("EXPERTS", OFF).replace("COMPOSITIONS", MORE)
+    text = REGISTRY.replace("EXPERTS", MORE_EXPERTS).replace("COMPOSITIONS", MORE)
     file = folder / "experts.yaml"
     file.write_text(text.replace("compositions:", UNBUILT + "compositions:"))
     for name, texts in FACTS.items():
@@ -73,7 +79,7 @@ def test_passages_come_with_their_places_and_who_found_them(raw):
         ({"query": CANTEEN, "store": "handbook", "k": 101}, 400, "integer_above_max_value"),
         ({"query": CANTEEN, "store": "handbook", "retriever": "wrds"}, 404, "model_not_found"),
         ({"query": CANTEEN, "store": "unbuilt"}, 503, "overloaded"),
-        ({"query": CANTEEN, "store": "off"}, 503, "overloaded"),
+        ({"query": CANTEEN, "store": "retired"}, 503, "overloaded"),
     ],
 )
 def test_what_cannot_be_retrieved_is_told(raw, path, body, status, code):
@@ -102,6 +108,7 @@ def test_an_answer_tells_its_passages_and_where_it_cites_them(raw):
         ("either", {"store": "manual"}, "manual"),
         ("either", {"mode": "always", "store": ["manual"]}, "manual"),
         ("plain", "never", None),
+        ("cramped", None, "none"),  # no passage fits its window
     ],
 )
 def test_a_request_says_whether_and_from_where(raw, model, retrieval, store):
@@ -118,6 +125,7 @@ def test_a_request_says_whether_and_from_where(raw, model, retrieval, store):
         ({"mode": "maybe"}, 400),
         ({"moed": "never"}, 400),
         ({"store": 3}, 400),
+        ({"store": []}, 400),
         ({"store": "no"}, 404),
     ],
 )

@@ -2,6 +2,7 @@ import codecs
 import gzip
 import io
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -160,6 +161,22 @@ def test_a_markdown_file_is_called_after_its_first_heading(tmp_path):
     (tmp_path / "a.md").write_bytes(b"Before\r\n\r\n## The *real* one ##\r\n\r\n# Later\r\n")
     (tmp_path / "b.md").write_text("#hashtag\n")
     assert [d.title for d in documents(tmp_path)] == ["The *real* one", ""]
+
+
+def test_all_wrong_lines_of_a_file_are_told(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"id": 1}\n{"id": 2, "text": "right"}\n{oops\n' + "[]\n" * 50)
+    with pytest.raises(DataError) as told:
+        list(documents(path))
+    lines = [line.split(": ")[0] for line in str(told.value).splitlines()]
+    assert lines[:3] == [f"{path}:1", f"{path}:3", f"{path}:4"]
+    assert len(lines) < 50
+
+
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
+    (found,) = documents(tmp_path)
+    assert found.id.encode() == found.source.encode() == rb"caf\udce9.txt"
 
 
 def test_line_ends_stay_as_they_are(tmp_path):

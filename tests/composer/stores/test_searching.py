@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -202,3 +204,35 @@ def test_a_store_is_built_while_it_is_missing(searching, registry, build):
         later.search("texts", "query", 1)
     build(registry(), TEXTS)
     assert later.search("texts", "zyzzyva", 1).passages[0].id == "x1"
+
+
+CUT = """
+import sys
+from pathlib import Path
+
+from composer.opened import Opened
+from composer.stores.searching import Searching
+from experts_registry.errors import ArtefactError
+from experts_registry.registry import Registry
+
+file = Registry.load(Path(sys.argv[1]))
+searching = Searching(file, Opened(file))
+searching.search("texts", "bread", 1)
+for path in file.store_folder("texts").glob("generations/*/*"):
+    if path.is_file():
+        path.open("r+b").truncate(8)
+try:
+    searching.search("texts", "bread", 1)
+except ArtefactError as error:
+    print(error)
+"""
+
+
+def test_a_store_that_is_cut_off_while_it_is_open_is_an_error_and_not_the_end(registry, build):
+    many = {str(i): f"bread {i} and butter {i * i}" for i in range(2000)}  # more than a page
+    loaded = registry(YAML)
+    build(loaded, many)
+    run = [sys.executable, "-c", CUT, str(loaded.path)]
+    ended = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "store build texts" in ended.stdout

@@ -85,6 +85,7 @@ def test_vectors_of_another_encoder_are_never_searched(site):
     with pytest.raises(ArtefactError, match="has no index of this retriever's vectors"):
         site.open().index(small)
     assert "has no index yet" in site.standing().changes[0]
+    assert "has no index yet" in site.standing().error
 
 
 def test_an_encoder_that_changed_under_its_name_is_noticed(site):
@@ -95,6 +96,21 @@ def test_an_encoder_that_changed_under_its_name_is_noticed(site):
     assert "embeds otherwise" in site.standing().changes[0]
     site.build()
     assert site.standing().is_current
+
+
+def test_a_store_that_no_enabled_retriever_can_search_is_not_current(site):
+    text = YAML.replace("[words]", "[words, small], lexical: true")
+    site.write(text)
+    found = site.standing()
+    assert found.changes == ("retriever 'small' has no index yet",)
+    assert found.error is None  # words searches it
+    site.write(text.replace("model: x}", "model: x, enabled: false}").replace("encoder: words", ""))
+    assert "has no index yet" in site.standing().error
+    disabled = text.replace("model: x", "model: x, enabled: false").replace("encoder: words", "")
+    site.write(disabled)
+    found = site.standing()
+    assert "none of its retrievers is enabled; enable 'words'" in found.error
+    assert not found.is_current
 
 
 def test_an_older_generation_that_is_gone_from_disk_is_still_served_to_its_holder(site):
