@@ -26,7 +26,7 @@ class Wish:
         stores: those that the caller may read; None is all.
 
     Raises:
-        OptionError: there is no such mode.
+        OptionError: there is no such mode, or a text is given for the stores.
     """
 
     mode: Mode | None = None
@@ -35,6 +35,8 @@ class Wish:
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise OptionError(f"retrieval: {self.mode!r} is not one of {', '.join(MODES)}")
+        if isinstance(self.stores, str):  # every part of which would be the name of a store
+            raise OptionError(f"stores: {self.stores!r} is a text; use a set of names")
 
     def readable(self, stores: Sequence[str]) -> tuple[str, ...]:
         """Return those of these stores that the caller may read."""

@@ -94,12 +94,14 @@ class Retrieval:
             ArtefactError: the store is not built, or not for this retriever.
         """
         k = _K if k is None else k
-        if k < 1:
-            raise OptionError(f"k: {k} is below 1; use 1 or more")
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise OptionError(f"k: {k!r} is not a whole number from 1 on")
         readable = Wish(stores=stores).readable(tuple(self.registry.stores))
         if store is not None and store not in readable:
             raise unknown_name("store", store, readable)
         names = self._with(retriever, readable) if store is None else (store,)
+        if not readable and self.registry.stores:
+            raise RegistryError(f"{self.registry.path}: stores: the caller may read none of them")
         if not names:
             raise RegistryError(
                 f"{self.registry.path}: stores: there is none to search; name one under 'stores:'"

@@ -101,7 +101,7 @@ def build(
         if spec.lexical:
             run.lexical()
         manifest = run.manifest(gathered, indexes)
-        is_new = old is None or not _is_same(old, manifest)
+        is_new = old is None or not old.mark or not _is_same(old, manifest)
         if is_new:
             manifest = publish(folder, into, manifest).manifest
     return Built(
@@ -252,19 +252,20 @@ def _all(passages: PassageFile) -> Iterator[Passage]:
 
 
 def _old(folder: Path, name: str) -> Generation | None:
-    """Return the current generation, or None before the first.
+    """Return the current generation, the last where none is, or None before the first.
 
     Raises:
         ArtefactError: what was added to it by hand is lost.
     """
-    if current_mark(folder) is None:
-        return None
     lost = "what was added and removed by hand cannot be read; build without it: --fresh"
     try:
-        old = Generation.current(folder, name=name)
+        if current_mark(folder) is None:
+            old = Generation.without_pointer(folder)
+        else:
+            old = Generation.current(folder, name=name)
     except ArtefactError as error:
         raise ArtefactError(f"{str(error).partition(';')[0]}; {lost}") from error
-    if old.manifest.edits.added and not old.is_whole(ADDED):
+    if old is not None and old.manifest.edits.added and not old.is_whole(ADDED):
         raise ArtefactError(f"store {name!r}: {old.folder / ADDED} is damaged; {lost}")
     return old
 

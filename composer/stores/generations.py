@@ -73,6 +73,21 @@ class Generation:
             raise damaged(name, str(error)) from error
         return cls(found, manifest, mark)
 
+    @classmethod
+    def without_pointer(cls, folder: Path) -> Self | None:
+        """Return the last one, where nothing says that it is served; its mark is empty.
+
+        A copy that was cut off, or a kill at the end of the first build, leaves a store so.
+        """
+        home = folder / _GENERATIONS
+        if not (found := sorted(home.glob("[0-9]*"))):
+            return None
+        try:
+            digest = file_digest(found[-1] / MANIFEST)
+            return cls(found[-1], Manifest.read(found[-1], sha256=digest), "")
+        except (OSError, ArtefactError):
+            return None
+
     def is_whole(self, file: str) -> bool:
         """Tell whether a file is what was written."""
         path, built = self.folder / file, self.manifest.files.get(file)

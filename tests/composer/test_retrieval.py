@@ -5,7 +5,7 @@ import pytest
 
 from composer.explanation import decision_json, explain
 from composer.grounding import tokens_of
-from experts_registry.errors import OptionError, PromptError, UnknownNameError
+from experts_registry.errors import OptionError, PromptError, RegistryError, UnknownNameError
 from tests.composer.libraries import FACTS, Shelf, library
 
 CANTEEN = "When does the canteen open?"
@@ -73,6 +73,18 @@ def test_a_masked_store_is_never_searched():
     assert set(shelf.searched) == {"handbook"}
     assert nothing.text == PUMP
     assert "manual" not in nothing.decision.retrieval.reason
+
+
+def test_what_a_caller_may_read_is_a_set_of_names_and_k_a_number():
+    with library() as composer:
+        for ask in (composer.query, composer.retrieve):
+            with pytest.raises(OptionError, match="stores: 'handbook' is a text"):
+                ask(CANTEEN, stores="handbook")
+        for k in ("2", 0, 2.5, True):
+            with pytest.raises(OptionError, match="k: "):
+                composer.retrieve(CANTEEN, k, store="handbook")
+        with pytest.raises(RegistryError, match="may read none"):
+            composer.retrieve(CANTEEN, stores=set())
 
 
 def test_a_broken_store_costs_its_passages_and_not_the_answer(caplog):

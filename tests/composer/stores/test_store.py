@@ -70,6 +70,21 @@ def test_what_was_edited_by_hand_is_not_lost_unseen(site, tmp_path):
     assert site.build(fresh=True).manifest.passages == len(TEXTS)
 
 
+def test_what_was_edited_by_hand_is_kept_where_the_pointer_is_lost(site, tmp_path):
+    extra = tmp_path / "extra.md"
+    extra.write_text("bake it")
+    site.build(add=[extra])
+    site.build(remove=["oil"])
+    (site.folder / "current").unlink()
+    assert "is not built yet" in site.standing().error
+    built = site.build()
+    assert built.is_new
+    assert EMBEDDED == []
+    assert site.standing().is_current
+    ids = {site.open().passage(row).id for row in range(len(site.open()))}
+    assert ids == {"tea", "extra.md"}
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", '{"generation": "x"}', '{"generation": "9", "manifest": ""}']
 )
