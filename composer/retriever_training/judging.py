@@ -8,7 +8,7 @@ import numpy as np
 from composer.statistics import Estimate, bootstrap, interval
 from experts_registry.types import FloatArray
 
-__all__ = ["Judgment", "cross_fitted", "judged", "ndcg"]
+__all__ = ["Judgment", "cross_fitted", "judged", "ndcg", "optimism"]
 
 _DEPTH = 10
 _RESAMPLES = 10_000
@@ -82,6 +82,12 @@ def cross_fitted(history: FloatArray, seed: int) -> FloatArray:
         stop = int(history[:, ~half].mean(axis=1).argmax())
         gain[half] = history[stop, half] - history[0, half]
     return gain
+
+
+def optimism(history: FloatArray, seed: int) -> float:
+    """Return by how much the best evaluation looks better than `cross_fitted` says that it is."""
+    best = history[int(history.mean(axis=1).argmax())] - history[0]
+    return max(0.0, float(best.mean() - cross_fitted(history, seed).mean()))
 
 
 def judged(history: FloatArray, gain: FloatArray, seed: int) -> Judgment:
