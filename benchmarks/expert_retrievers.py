@@ -5,8 +5,9 @@
 Each FOLDER is a domain: corpus.jsonl, queries.jsonl, qrels, splits train and test. Without a
 registry an expert is learned for every domain, a linear map of the query vector; with one, its
 encoder is the general retriever and its other retrievers are the experts, each named after the
-folder that it was trained on. Pilots are made of train queries whose passages no expert learned
-from (``--library held``; `linear_experts.parts_by_passage` says which), or of all (``train``).
+folder that it was trained on by ``retrievers train --judged FOLDER --seed 0``. Pilots are made of
+the train queries that such a training holds out, with their passages (``--library held``), or of
+all (``train``).
 Three questions, all on test queries:
 
 1. routed against the general retriever, every expert alone, and the baselines of the paper;
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from linear_experts import LinearExpert, parts_by_passage, train_map
+from linear_experts import LinearExpert, train_map
 
 from composer.judged import JudgedQuery, read_corpus, read_judged
 from composer.opened import Opened
@@ -32,6 +33,8 @@ from composer.retrieval_evaluation import Bench, evaluate_retrievers
 from composer.retrieval_report import retrieval_lines
 from composer.retrieval_runs import Corpus, ranked
 from composer.retriever_scores import score
+from composer.retriever_training.material import held_out, of_judged
+from composer.retriever_training.settings import Settings
 from composer.statistics import paired_interval
 from experts_registry.registry import Registry
 from experts_registry.schema import ExpertSpec
@@ -113,6 +116,16 @@ def retrievers(
     return found
 
 
+def learned_and_held(
+    queries: Sequence[JudgedQuery], corpus: Mapping[str, str]
+) -> tuple[list[JudgedQuery], list[JudgedQuery]]:
+    """Part queries as `retrievers train` does: what an expert learns from, and what it does not."""
+    material, settings = of_judged(queries, corpus), Settings()
+    parts = held_out(material, share=settings.share, seed=settings.seed)
+    held = {material.queries[row] for row in parts.held}
+    return [q for q in queries if q.text not in held], [q for q in queries if q.text in held]
+
+
 def reached(router: PilotRouter, test: RoutingDataset) -> FloatArray:
     """Return the nDCG@10 of what the router chooses, (n,)."""
     choice = router.predict(test.queries, experts=test.experts).utility.argmax(axis=1)
@@ -179,7 +192,9 @@ def experiment(
     train = {folder.name: read_judged(folder, split="train") for folder in folders}
     judged = {folder.name: read_judged(folder, split="test") for folder in folders}
     corpora = {folder.name: Corpus(read_corpus(folder), work) for folder in folders}
-    parts = {name: parts_by_passage(queries) for name, queries in train.items()}
+    parts = {
+        name: learned_and_held(queries, corpora[name].passages) for name, queries in train.items()
+    }
     models = retrievers(registry, work, {name: fit for name, (fit, _) in parts.items()}, corpora)
     out = work / f"scores-{'linear' if registry is None else registry.stem}-{part}.parquet"
     for name, (_, held) in parts.items():

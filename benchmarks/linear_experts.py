@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from composer.judged import JudgedQuery
 from experts_registry.types import Embedder, FloatArray, Role
 
-__all__ = ["LinearExpert", "parts_by_passage", "train_map"]
+__all__ = ["LinearExpert", "train_map"]
 
 TEMPERATURE, PENALTY, RATE, STEPS = 0.05, 1e-3, 1e-3, 10
 BATCH, NEGATIVES = 256, 1024
@@ -49,18 +48,6 @@ class LinearExpert:
 
     def close(self) -> None:
         """The base is not its own."""
-
-
-def parts_by_passage(
-    judged: Sequence[JudgedQuery], share: float = 0.7, seed: int = 0
-) -> tuple[list[JudgedQuery], list[JudgedQuery]]:
-    """Part queries so that those with one first relevant passage are on one side."""
-    root = [min(query.relevant) for query in judged]
-    names = np.random.default_rng(seed).permutation(sorted(set(root)))
-    first = set(names[: int(share * len(names))].tolist())
-    fit = [query for query, name in zip(judged, root, strict=True) if name in first]
-    held = [query for query, name in zip(judged, root, strict=True) if name not in first]
-    return fit, held
 
 
 def train_map(

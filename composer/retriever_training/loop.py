@@ -144,10 +144,12 @@ class Loop:
         # Dropout then depends on the batch alone, not on where a run began.
         torch.manual_seed(settings.seed * 1_000_003 + step)
         queries = self._adapted.vectors([texts.queries[i] for i in batch.queries], role="query")
-        shared = self._shared(step)
-        is_relevant = [self._is_relevant(batch, shared)] if len(shared) else []
-        self._masked.is_out = torch.from_numpy(np.hstack([batch.is_relevant, *is_relevant]))
-        columns = [self._passages(rows) for rows in (*batch.passages, shared)]
+        rows, is_relevant = [*batch.passages], [batch.is_relevant]
+        if settings.side == "query" and settings.shared:
+            rows.append(self._shared(step))
+            is_relevant.append(self._is_relevant(batch, rows[-1]))
+        self._masked.is_out = torch.from_numpy(np.hstack(is_relevant))
+        columns = [self._passages(each) for each in rows]
         loss = self._loss.compute_loss_from_embeddings([queries, *columns], None)
         self._optimizer.zero_grad()
         loss.backward()
@@ -157,9 +159,8 @@ class Loop:
 
     def _shared(self, step: int) -> Rows:
         """Draw passages that every query of a batch is compared with."""
-        count = self._settings.shared if self._settings.side == "query" else 0
         rng = np.random.default_rng([self._settings.seed, step, 1])
-        return rng.permutation(len(self._vectors))[:count]
+        return rng.permutation(len(self._vectors))[: self._settings.shared]
 
     def _is_relevant(self, batch: Batch, rows: Rows) -> NDArray[np.bool_]:
         relevant = self._learning.relevant

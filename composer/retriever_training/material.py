@@ -27,6 +27,7 @@ __all__ = [
 
 FEWEST_QUERIES = 10
 _PAIR = 'write one JSON object a line, {"query": ..., "passage": ...}'
+_FEWEST_GROUPS = 40  # of queries, one a passage mostly: with fewer all questions are about these
 _FEWEST_HELD, _MOST_HELD = 50, 300  # more take long to rank and tell little more
 
 
@@ -132,25 +133,25 @@ def held_out(material: Material, *, share: float, seed: int) -> Parts:
 
     Queries of one passage are held out together. Otherwise an expert that has learned its
     passages by heart looks good: on XQuAD, five languages about each paragraph, one gained 0.22 of
-    nDCG@10 on queries about paragraphs it knew and lost 0.09 on others. Where passages join too
-    many queries for that, queries are parted one by one.
+    nDCG@10 on queries about paragraphs it knew and lost 0.09 on others. Where there are only a few
+    passages, or they join too many queries, queries are parted one by one.
 
     A fifth of a few hundred queries proves little, so at least 50 are held out of up to a third.
     """
     n = len(material.queries)
     wanted = min(max(round(share * n), min(_FEWEST_HELD, n // 3)), _MOST_HELD)
-    rng = np.random.default_rng(seed)
-    held = _drawn(_groups(material), wanted, rng)
-    if len(held) < wanted / 2:
-        held = set(rng.permutation(n)[:wanted].tolist())
+    groups = _groups(material)
+    held = _drawn(groups, wanted, seed)
+    if len(groups) < _FEWEST_GROUPS or len(held) < wanted / 2:
+        held = set(np.random.default_rng(seed).permutation(n)[:wanted].tolist())
     train = tuple(row for row in range(n) if row not in held)
     return Parts(train=train, held=tuple(sorted(held)))
 
 
-def _drawn(groups: Sequence[Sequence[int]], most: int, rng: np.random.Generator) -> set[int]:
+def _drawn(groups: Sequence[Sequence[int]], most: int, seed: int) -> set[int]:
     """Return the rows of random groups, as many as there is room for."""
     drawn: set[int] = set()
-    for group in rng.permutation(len(groups)).tolist():
+    for group in np.random.default_rng(seed).permutation(len(groups)).tolist():
         if len(drawn) + len(groups[group]) <= most:
             drawn.update(groups[group])
     return drawn

@@ -20,12 +20,12 @@ class Settings(BaseModel, extra="forbid", frozen=True):
         "both needs an index of its own.",
     )
     lora: Lora = Field(Lora(), description="The adapter's shape.")
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="Of AdamW, at its highest.")
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="Of AdamW, at its highest.")
     temperature: float = Field(0.05, gt=0, le=1, description="What similarities are divided by.")
     batch_size: int = Field(32, ge=2, le=4096, description="Queries that are compared at once.")
     negatives: int = Field(4, ge=0, le=64, description="Mined passages beside each query's own.")
     shared: int = Field(
-        1024,
+        4096,
         ge=0,
         le=100_000,
         description="Random passages that every query of a batch is compared with too; only where "

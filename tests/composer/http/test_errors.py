@@ -178,7 +178,7 @@ def test_what_a_remote_expert_refuses_is_the_callers_400(raw):
 
 
 def test_an_unexpected_error_is_a_json_500_and_logged_without_the_prompt(raw, caplog, monkeypatch):
-    async def broken(self, prompt, model):
+    async def broken(self, prompt, *rest):
         raise KeyError(prompt.query)
 
     monkeypatch.setattr(Planner, "plan", broken)
