@@ -8,7 +8,7 @@ import numpy as np
 from composer.statistics import Estimate, bootstrap, interval
 from experts_registry.types import FloatArray
 
-__all__ = ["Judgment", "cross_fitted", "judged", "ndcg"]
+__all__ = ["Judgment", "cross_fitted", "judged", "ndcg", "optimism"]
 
 _DEPTH = 10
 _PARTS, _PARTINGS = 3, 20
@@ -86,6 +86,12 @@ def cross_fitted(history: FloatArray, seed: int) -> FloatArray:
             stop = int(history[:, ~own].mean(axis=1).argmax())
             gain[own] += history[stop, own] - history[0, own]
     return gain / _PARTINGS
+
+
+def optimism(history: FloatArray, seed: int) -> float:
+    """Return by how much the best evaluation looks better than `cross_fitted` says that it is."""
+    best = history[int(history.mean(axis=1).argmax())] - history[0]
+    return max(0.0, float(best.mean() - cross_fitted(history, seed).mean()))
 
 
 def judged(history: FloatArray, gain: FloatArray, seed: int) -> Judgment:

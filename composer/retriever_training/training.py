@@ -13,7 +13,7 @@ import torch
 from composer.progress import steps
 from composer.retriever_training.batches import Learning
 from composer.retriever_training.checkpoint import Checkpoint
-from composer.retriever_training.judging import Judgment, cross_fitted, judged, ndcg
+from composer.retriever_training.judging import Judgment, cross_fitted, judged, ndcg, optimism
 from composer.retriever_training.loop import Held, Loop
 from composer.retriever_training.lora import Adapted
 from composer.retriever_training.material import Material, Parts, held_out
@@ -154,7 +154,9 @@ class Course:
             after = adapted.embed(held.queries, role="query")
             passages = adapted.embed(self.material.passages, role="passage")
             history = np.array([ndcg(before, vectors, relevant), ndcg(after, passages, relevant)])
-            return judged(history, history[1] - history[0], seed)
+            # The same queries told when to stop: what that flatters is known of the hardest only.
+            gain = history[1] - history[0] - optimism(state.history, seed)
+            return judged(history, gain, seed)
         return judged(history, cross_fitted(history, seed), seed)
 
     def _report(self, parts: Parts, state: Checkpoint, found: Judgment) -> dict[str, Any]:

@@ -29,18 +29,12 @@ class Current(Generic[T]):
         mark, held = self._mark(), self._held
         if held is not None and held[0] == mark:
             return held[1]
-        if held is None:
-            self._lock.acquire()
-        elif not self._lock.acquire(blocking=False):
-            return held[1]  # another thread opens the newer one, which may take seconds
-        try:
+        with self._lock:
             # Marked before it is read: what is replaced meanwhile is read again.
             mark, held = self._mark(), self._held
             if held is None or held[0] != mark:
                 self._held = held = mark, self._open()
             return held[1]
-        finally:
-            self._lock.release()
 
 
 def file_mark(path: Path) -> tuple[int, ...] | None:

@@ -1,6 +1,4 @@
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -28,28 +26,6 @@ def test_it_is_read_once_until_it_is_replaced(file):
     replace(file, "two")
     assert [current.get(), current.get()] == ["two", "two"]
     assert len(read) == 2
-
-
-def test_nobody_waits_for_a_newer_one_while_there_is_an_older_one(file):
-    begun, may_end = threading.Event(), threading.Event()
-
-    def read():
-        text = file.read_text()
-        if text == "two":
-            begun.set()
-            assert may_end.wait(30)
-        return text
-
-    current = Current(read, lambda: file_mark(file))
-    assert current.get() == "one"
-    replace(file, "two")
-    with ThreadPoolExecutor() as threads:
-        newer = threads.submit(current.get)
-        assert begun.wait(30)
-        assert threads.submit(current.get).result(30) == "one"
-        may_end.set()
-        assert newer.result(30) == "two"
-    assert current.get() == "two"
 
 
 def test_what_could_not_be_read_is_tried_again(file):
