@@ -3,7 +3,8 @@
     q_m(x) = sum_i p_i(x) Q_im,   p = softmax_i(cos(x, c_i) / T)
 
 with c_i the mean of the queries of collection i, Q of `routers.table`, and T fitted, by
-cross-entropy, to queries that are left out of their own mean.
+cross-entropy, to queries that are left out of their own mean. A query that is farther from every
+c_i than nearly all of the collection's own queries are, left out of it, comes from nowhere here.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ __all__ = ["Expectation"]
 
 IntArray = NDArray[np.integer[Any]]
 _PREFIX = "expected."
+_FAR = 0.05  # share of a collection's own queries that are taken for strangers
 _SHRINKAGE = 4.0  # pseudo-answers: every retriever is scored on every query, few are borrowed
 
 
@@ -33,12 +35,14 @@ class Expectation:
         quality: (g, m).
         variance: (g, m) of the estimates.
         temperature: T, (1,).
+        least: (g,) cosine with a centre below which a query is none of the collection's.
     """
 
     centre: FloatArray
     quality: FloatArray
     variance: FloatArray
     temperature: FloatArray
+    least: FloatArray
 
     @classmethod
     def fit(
@@ -58,6 +62,7 @@ class Expectation:
             quality=table.quality,
             variance=table.variance,
             temperature=np.array([temperature]),
+            least=np.array([np.quantile(held[label == i, i], _FAR) for i in range(len(names))]),
         )
 
     def mixed(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -74,6 +79,11 @@ class Expectation:
         share: FloatArray = exponent / exponent.sum(axis=1, keepdims=True)
         return share
 
+    def is_near(self, x: FloatArray) -> NDArray[np.bool_]:
+        """Tell of which queries there may be a collection, (n,)."""
+        near: NDArray[np.bool_] = (x @ self.centre.T >= self.least).any(axis=1)
+        return near
+
     def arrays(self) -> dict[str, FloatArray]:
         """Return its numbers as arrays of a router's state."""
         return {_PREFIX + name: np.asarray(value) for name, value in vars(self).items()}
@@ -81,7 +91,7 @@ class Expectation:
     @classmethod
     def read(cls, state: Mapping[str, FloatArray]) -> "Expectation":
         """Return what `arrays` was taken from."""
-        names = ("centre", "quality", "variance", "temperature")
+        names = ("centre", "quality", "variance", "temperature", "least")
         return cls(**{name: state[_PREFIX + name] for name in names})
 
 

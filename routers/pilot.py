@@ -4,12 +4,18 @@ Lee et al., https://arxiv.org/abs/2409.02685; `routers.pilot_library` says what 
 
     sim_m(q) = mean over c in P[m] of B(q) . c,   the retriever of a query is argmax_m sim_m(q)
 
-softmax(sim / T) are probabilities of being the best one, T fitted on held-out queries. Where the
-lead of the first is below tau, nobody's home is near, and the general retriever is asked; tau is
-the one with the best held-out quality. What quality to expect is another question than who is
-first: it is the mean quality on the collections that the query may come from,
+That is ``rank: similarity``. softmax(sim / T) are probabilities of being the best one, T fitted on
+held-out queries. Where the lead of the first is below tau, nobody's home is near, and the general
+retriever is asked; tau is the one with the best held-out quality.
+
+By default (``rank: quality``) pilots of collections decide instead: the retriever of a query has
+the best mean quality on the collections that the query may come from, `routers.expected`,
 
     q_m(x) = sum_i p_i(x) mean_{D_i} S[., m],   p = softmax over collections of B(q) . c_i / T'
+
+and the general one is asked where a query is far from every collection. Similarities to pilots say
+who won queries like this one, and not by how much: with strong experts they left most of the gain
+(docs/expert-retrievers.md). Retrievers and domains come and go in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +25,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experts_registry.errors import DataError, OptionError, unknown_name
 from experts_registry.types import FloatArray
@@ -27,13 +34,23 @@ from routers.baselines import macro_mean
 from routers.data import RoutingDataset
 from routers.expected import Expectation
 from routers.pilot_library import Building, PilotLibrary
-from routers.pilot_reading import Aggregate, fall_back, fit_reading, margins, similarities
+from routers.pilot_reading import (
+    Aggregate,
+    fall_back,
+    fit_reading,
+    margins,
+    put_first,
+    similarities,
+)
 from routers.score_matrix import ScoreMatrix
 from routers.words import WORDS
 
 __all__ = ["PilotRouter"]
 
+_TOLD = 3  # collections that an explanation names
+
 Metric = Literal["dot", "cosine"]
+Rank = Literal["quality", "similarity"]
 
 
 @dataclass(kw_only=True)
@@ -41,12 +58,14 @@ class PilotRouter(Router):
     """Choose among retrievers by similarity to the queries that each was best on.
 
     Args:
+        rank: what ranks the retrievers: the ``quality`` to expect of them, or ``similarity`` to
+            their pilots, as published.
         aggregate: how similarities to the pilots of one retriever become one.
         metric: ``cosine`` scales pilots to length 1; ``dot`` is as published.
         rho: share of a query's weight that goes to the best retriever of its category.
         min_group: least weight of a group, in queries; smaller ones get no pilot.
         general: the retriever that is asked in doubt; by default the best on average.
-        fallback: ask it where the lead is small.
+        fallback: ask it where the lead is small, or where no collection is near.
         most: queries of a category that are kept.
         paper_exact: everything as published: ties to the first, no shrinkage, every group, mean
             of dot products, no fallback.
@@ -54,6 +73,7 @@ class PilotRouter(Router):
 
     name: ClassVar[str] = "pilot"
 
+    rank: Rank = "quality"
     aggregate: Aggregate = "mean"
     metric: Metric = "dot"
     rho: float = 0.25
@@ -193,6 +213,8 @@ class PilotRouter(Router):
         reading = fit_reading(held, away, data, general, fallback=may_fall_back)
         expectation = Expectation.fit(x, data.quality, matrix.group, matrix.fold)
         self.lineage_["pilots"] = len(library.vector)
+        called = dict(zip(matrix.group.tolist(), matrix.categories, strict=True))
+        self.lineage_["collections"] = [called[group] for group in sorted(called)]
         return {
             "pilot.vector": library.vector,
             "pilot.expert": library.expert,
@@ -238,11 +260,24 @@ class PilotRouter(Router):
 
     def _utility(self, x: FloatArray, state: State, quality: FloatArray) -> FloatArray:
         """Rank by similarity, on the scale of quality: costs and newcomers are compared with it."""
+        general = int(state["pilot.general"][0])
+        if self._is_by_quality:
+            return put_first(quality, general, self._is_far(x, state))
         found = self._similarity(x, state)
-        found = fall_back(found, int(state["pilot.general"][0]), float(state["pilot.tau"][0]))
+        found = fall_back(found, general, float(state["pilot.tau"][0]))
         nearer = found - found.mean(axis=1, keepdims=True)
         level = quality.mean(axis=1, keepdims=True)
         return np.asarray(level + float(state["pilot.slope"][0]) * nearer)
+
+    @property
+    def _is_by_quality(self) -> bool:
+        return self.rank == "quality" and not self.paper_exact
+
+    def _is_far(self, x: FloatArray, state: State) -> NDArray[np.bool_]:
+        """Tell for which queries the general retriever stands in, (n,)."""
+        if not self.fallback:
+            return np.zeros(len(x), dtype=bool)
+        return ~Expectation.read(state).is_near(_embedding(x))
 
     def _similarity(self, x: FloatArray, state: State) -> FloatArray:
         return similarities(_embedding(x), self.library, len(self.experts_), self._aggregate)
@@ -252,6 +287,27 @@ class PilotRouter(Router):
         return "mean" if self.paper_exact else self.aggregate
 
     def _details(self, x: FloatArray, state: State) -> Mapping[str, Any]:
+        return self._by_quality(x, state) if self._is_by_quality else self._by_similarity(x, state)
+
+    def _by_quality(self, x: FloatArray, state: State) -> Mapping[str, Any]:
+        share = Expectation.read(state).shares(_embedding(x))[0]
+        names = self.lineage_["collections"]
+        order = np.argsort(-share, kind="stable")[:_TOLD]
+        likely = {names[i] or "(no category)": round(float(share[i]), 4) for i in order.tolist()}
+        margin = float(margins(self._score(x, state))[0])
+        general = self.experts_[int(state["pilot.general"][0])]
+        is_far = bool(self._is_far(x, state)[0])
+        nearest = f"nearest collection {next(iter(likely))} ({share.max():.2f})"
+        return {
+            "reason": f"general retriever, far from every collection; {nearest}"
+            if is_far
+            else nearest,
+            "collections": likely,
+            "margin": None if np.isinf(margin) else round(margin, 4),
+            "fallback": general if is_far else None,
+        }
+
+    def _by_similarity(self, x: FloatArray, state: State) -> Mapping[str, Any]:
         found = self._similarity(x, state)
         exponent = found[0] / float(state["pilot.temperature"][0])
         p = np.exp(exponent - exponent.max())

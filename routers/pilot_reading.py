@@ -13,7 +13,15 @@ from routers.data import RoutingDataset
 from routers.pilot_library import PilotLibrary, winners
 from routers.temperature import fit_temperature_of_best
 
-__all__ = ["Aggregate", "Reading", "fall_back", "fit_reading", "margins", "similarities"]
+__all__ = [
+    "Aggregate",
+    "Reading",
+    "fall_back",
+    "fit_reading",
+    "margins",
+    "put_first",
+    "similarities",
+]
 
 Aggregate = Literal["mean", "max", "softmax_mean", "weighted_mean"]
 IntArray = NDArray[np.integer[Any]]
@@ -72,9 +80,13 @@ def margins(similarity: FloatArray) -> FloatArray:
 
 def fall_back(similarity: FloatArray, general: int, tau: float) -> FloatArray:
     """Put the general retriever (column) first in rows whose margin is below tau, (n, m)."""
-    doubtful = margins(similarity) < tau
-    changed = similarity.copy()
-    changed[doubtful, general] = similarity[doubtful].max(axis=1) + _AHEAD
+    return put_first(similarity, general, margins(similarity) < tau)
+
+
+def put_first(scores: FloatArray, column: int, rows: NDArray[np.bool_]) -> FloatArray:
+    """Put one column ahead of all others in some rows, (n, m)."""
+    changed = scores.copy()
+    changed[rows, column] = scores[rows].max(axis=1) + _AHEAD
     return changed
 
 

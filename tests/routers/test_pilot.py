@@ -203,12 +203,15 @@ def test_expected_quality_is_that_of_the_domain(planted):
 
 def test_the_details_say_what_decided(planted):
     encoder, data = planted
-    router = PilotRouter(encoder=encoder, fallback=False).fit(data)
+    router = PilotRouter(encoder=encoder, rank="similarity", fallback=False).fit(data)
     details = router.route(data.queries[0]).details
     assert sum(details["probabilities"].values()) == pytest.approx(1, abs=1e-3)
     assert details["margin"] >= 0
     assert 0 <= details["entropy"] <= np.log(4) + 1e-6
     assert details["fallback"] is None
+    decision = PilotRouter(encoder=encoder).fit(data).route(data.queries[0])
+    assert list(decision.details["collections"])[0] == data.category[0]
+    assert data.category[0] in decision.reason
 
 
 @pytest.mark.parametrize(
