@@ -81,8 +81,7 @@ class Expectation:
 
     def is_near(self, x: FloatArray) -> NDArray[np.bool_]:
         """Tell of which queries there may be a collection, (n,)."""
-        near: NDArray[np.bool_] = (x @ self.centre.T >= self.least).any(axis=1)
-        return near
+        return np.asarray((x @ self.centre.T >= self.least).any(axis=1))
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return its numbers as arrays of a router's state."""

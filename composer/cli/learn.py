@@ -102,6 +102,13 @@ def train(
     ] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of the split.", min=0)] = 0,
     baseline: Baseline = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="For a store's router: the retriever that it reads queries with; by default the "
+            "file's encoder, which is the only one that compositions know."
+        ),
+    ] = None,
     keep_queries: Annotated[
         bool,
         typer.Option("--keep-queries", help="Keep embedded queries, for 'neighbours' in a file."),
@@ -128,7 +135,8 @@ def train(
     file = Registry.load(registry)
     routing = Routing(file)
     data = RoutingDataset.load(outcomes, cost=_cost(cost))
-    estimator = build_router(router, routing.encoder(), pairs(set_))
+    reader = routing.encoder() if encoder is None else routing.opened.embedder(encoder)
+    estimator = build_router(router, reader, pairs(set_))
     findings = audit_outcomes(outcomes, data)
     # Beside the registry: that is where a composition's `router: routers/auto` is looked for.
     folder = out or registry.parent / "routers" / router.rpartition(":")[2].lower()

@@ -126,21 +126,16 @@ def evaluate(
     expert-composer retrievers evaluate data/medical data/law
     --router routers/pilot --outcomes scores.parquet
     """
+    from composer.pilots import load_pilots
     from composer.retrieval_evaluation import evaluate_retrievers
     from composer.retrieval_report import retrieval_lines
-    from routers.base import load_router
     from routers.data import RoutingDataset
 
     train = None if outcomes is None else RoutingDataset.load(outcomes)
     with _opened(registry) as (file, opened):
         base = general or (file.encoder.name if file.encoder else None)
         names = _names(file, store, retriever)
-        encoder = file.encoder
-        pilot = (
-            None
-            if router is None or encoder is None
-            else load_router(router, encoder=opened.embedder(encoder.name))
-        )
+        pilot = None if router is None else load_pilots(router, file, opened.embedder)
         bench = _bench(
             file, opened, judged, names, store=store, split=split, cache=cache, quiet=quiet or json
         )

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from composer.opened import Opened
+from composer.pilots import load_pilots
 from composer.retriever_training.judging import ndcg
 from composer.retriever_training.material import Material
 from composer.retriever_training.training import Trained
 from experts_registry.registry import Registry
 from experts_registry.types import Embedder, FloatArray
-from routers.base import load_router
 from routers.data import RoutingDataset
 
 __all__ = ["adopted_by", "scores"]
@@ -36,7 +36,6 @@ def adopted_by(
         trained: how.
 
     Raises:
-        RegistryError: the file names no encoder.
         ArtefactError: a router does not fit its encoder.
     """
     taught: list[Path] = []
@@ -44,9 +43,9 @@ def adopted_by(
         folder = None if store.router is None else registry.resolve(store.router)
         if name not in store.retrievers or folder is None or folder in taught:
             continue
-        if not (folder / "router.json").exists() or registry.encoder is None:
+        if not (folder / "router.json").exists():
             continue
-        router = load_router(folder, encoder=opened.embedder(registry.encoder.name))
+        router = load_pilots(folder, registry, opened.embedder)
         known = [one for one in router.experts_ if one in registry.retrievers and one != name]
         domain = (*registry.retrievers[name].domains, name)[0]
         data = scores(opened, [*known, name], material, trained, domain)

@@ -6,16 +6,16 @@ Models", AAAI 2025, https://arxiv.org/abs/2409.02685: the pilot router of the st
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from composer.pilots import load_pilots
 from composer.stores.current import Current, file_mark
-from experts_registry.errors import ArtefactError, RegistryError, unknown_name
+from experts_registry.errors import RegistryError, unknown_name
 from experts_registry.registry import Registry
 from experts_registry.retrieval_schema import StoreSpec
 from experts_registry.types import Embedder
-from routers.artefact import read_artefact
-from routers.base import Router, load_router
+from routers.base import Router
 from routers.decision import Decision
 
 __all__ = ["Choosing"]
@@ -93,18 +93,4 @@ class Choosing:
                 spec.name, folder,
             )  # fmt: skip
             return None
-        wanted = read_artefact(folder)[0].get("lineage", {}).get("encoder")
-        return load_router(folder, encoder=self._of_digest(wanted, folder))
-
-    def _of_digest(self, wanted: str | None, folder: Path) -> Embedder:
-        """Return the retriever with that digest; the file's encoder is looked at first."""
-        first = self._registry.encoder
-        names: Sequence[str] = [*self._registry.retrievers]
-        for name in dict.fromkeys([first.name, *names] if first else names):
-            embedder = self._embedder(name)
-            if embedder.digest == wanted:
-                return embedder
-        raise ArtefactError(
-            f"{folder}: reads queries by encoder {str(wanted)[:12]}, which none of "
-            f"{', '.join(names)} is; register that encoder, or train the pilots again"
-        )
+        return load_pilots(folder, self._registry, self._embedder)
