@@ -33,12 +33,12 @@ from routers.base import Router, State
 from routers.baselines import macro_mean
 from routers.data import RoutingDataset
 from routers.expected import Expectation
+from routers.pilot_details import by_quality, by_similarity
 from routers.pilot_library import Building, PilotLibrary
 from routers.pilot_reading import (
     Aggregate,
     fall_back,
     fit_reading,
-    margins,
     put_first,
     similarities,
 )
@@ -46,8 +46,6 @@ from routers.score_matrix import ScoreMatrix
 from routers.words import WORDS
 
 __all__ = ["PilotRouter"]
-
-_TOLD = 3  # collections that an explanation names
 
 Metric = Literal["dot", "cosine"]
 Rank = Literal["quality", "similarity"]
@@ -287,44 +285,16 @@ class PilotRouter(Router):
         return "mean" if self.paper_exact else self.aggregate
 
     def _details(self, x: FloatArray, state: State) -> Mapping[str, Any]:
-        return self._by_quality(x, state) if self._is_by_quality else self._by_similarity(x, state)
-
-    def _by_quality(self, x: FloatArray, state: State) -> Mapping[str, Any]:
-        share = Expectation.read(state).shares(_embedding(x))[0]
-        names = self.lineage_["collections"]
-        order = np.argsort(-share, kind="stable")[:_TOLD]
-        likely = {names[i] or "(no category)": round(float(share[i]), 4) for i in order.tolist()}
-        margin = float(margins(self._score(x, state))[0])
         general = self.experts_[int(state["pilot.general"][0])]
-        is_far = bool(self._is_far(x, state)[0])
-        nearest = f"nearest collection {next(iter(likely))} ({share.max():.2f})"
-        return {
-            "reason": f"general retriever, far from every collection; {nearest}"
-            if is_far
-            else nearest,
-            "collections": likely,
-            "margin": None if np.isinf(margin) else round(margin, 4),
-            "fallback": general if is_far else None,
-        }
-
-    def _by_similarity(self, x: FloatArray, state: State) -> Mapping[str, Any]:
+        if self._is_by_quality:
+            share = Expectation.read(state).shares(_embedding(x))[0]
+            asked = general if self._is_far(x, state)[0] else None
+            return by_quality(
+                self.lineage_["collections"], share.tolist(), self._score(x, state), asked
+            )
+        temperature, tau = (float(state[f"pilot.{name}"][0]) for name in ("temperature", "tau"))
         found = self._similarity(x, state)
-        exponent = found[0] / float(state["pilot.temperature"][0])
-        p = np.exp(exponent - exponent.max())
-        p = p / p.sum()
-        order = np.argsort(-found[0], kind="stable")
-        margin, tau = float(margins(found)[0]), float(state["pilot.tau"][0])
-        first, general = self.experts_[order[0]], self.experts_[int(state["pilot.general"][0])]
-        why = f"lead {margin:.3f} < {tau:.3f}" if margin < tau else None
-        return {
-            "reason": f"general retriever, {why}; nearest pilots are of {first} ({p.max():.2f})"
-            if why
-            else f"nearest pilots are of {first} ({p.max():.2f})",
-            "probabilities": {self.experts_[i]: round(float(p[i]), 4) for i in order.tolist()},
-            "margin": None if np.isinf(margin) else round(margin, 4),
-            "entropy": round(float(-(p * np.log(np.maximum(p, 1e-12))).sum()), 4),
-            "fallback": general if why else None,
-        }
+        return by_similarity(self.experts_, found, temperature, tau, general)
 
 
 def _embedding(x: FloatArray) -> FloatArray:
