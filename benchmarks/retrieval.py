@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ def collection(
     plain = PlainRetrieval(Path(locate(general)), corpus, cache=cache)
     opened = Opened(registry)
     build_widest(registry, opened)
-    systems = [System(PLAIN, plain.search), *ours(registry, opened)]
-    found = asked(systems, queries)
+    with ExitStack() as stack:
+        systems = [System(PLAIN, plain.search), *ours(registry, stack)]
+        found = asked(systems, queries)
     rows = {}
     for name, (ndcg, seconds) in found.items():
         rows[name] = compared(ndcg, found[PLAIN][0], [folder.name] * len(queries))
@@ -86,10 +88,12 @@ def chosen(folder: Path, most: int) -> tuple[JudgedQuery, ...]:
     return tuple(queries[i] for i in sorted(drawn))
 
 
-def ours(registry: Registry, opened: Opened) -> list[System]:
+def ours(registry: Registry, stack: ExitStack) -> list[System]:
     """Return one system per store; none finds a query's vector that another computed."""
 
     def system(store: str) -> System:
+        # Its own, for retrievers keep the vectors of recent queries; their weights are shared.
+        opened = stack.enter_context(closing(Opened(registry)))
         searching = Searching(registry, opened)
 
         def search(query: str, k: int) -> Mapping[str, float]:
