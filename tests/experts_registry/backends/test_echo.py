@@ -127,6 +127,10 @@ def test_a_bias_that_is_none_is_refused(spec, biases):
         ask(EchoLLM(spec("echo")), asking(logit_bias=biases))
 
 
+def test_a_bias_of_nothing_is_none_whatever_it_is_for(spec):
+    assert ask(EchoLLM(spec("echo")), asking(logit_bias={"foo": 0})).text
+
+
 def test_a_role_that_nobody_has_is_refused(spec):
     messages = [{"role": "king", "content": "rule"}, {"role": "user", "content": "hello"}]
     with pytest.raises(PromptError, match="'king' is no role"):
