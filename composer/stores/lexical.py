@@ -12,13 +12,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
 from composer.stores.scripts import UNSPACED
-from experts_registry.errors import ArtefactError, DataError
+from experts_registry.errors import ArtefactError, DataError, PluginError
 from experts_registry.types import FloatArray
+
+try:
+    import bm25s
+except ImportError as error:
+    raise PluginError(
+        "lexical: search by words needs bm25s; install it with pip install "
+        "'expert-composer[retrieval]', or leave 'lexical' out"
+    ) from error
 
 __all__ = ["Lexical", "words_of"]
 

@@ -4,10 +4,15 @@ import logging
 import zlib
 from pathlib import Path
 
-from pypdf import PdfReader
-from pypdf.errors import PyPdfError
+from experts_registry.errors import DataError, PluginError
 
-from experts_registry.errors import DataError
+try:
+    from pypdf import PdfReader
+    from pypdf.errors import PyPdfError
+except ImportError as error:
+    raise PluginError(
+        "passages: PDF files need pypdf; install it with pip install 'expert-composer[retrieval]'"
+    ) from error
 
 __all__ = ["pdf_text"]
 
